@@ -1,0 +1,84 @@
+"""Checkpoints: all of Orbax stands here, because its API is moving to v1."""
+
+import hashlib
+import pathlib
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from jaxfake import errors
+
+
+class Checkpoints:
+  """The checkpoints of one run, written in the background, whole or not at all.
+
+  A step's folder gets its name only when every byte is on disk, so a process
+  that dies while saving leaves the step before as the last one.
+  """
+
+  def __init__(self, path: pathlib.Path, keep: int = 2):
+    self._path = path
+    self._manager = ocp.CheckpointManager(
+      path.absolute(),
+      options=ocp.CheckpointManagerOptions(
+        max_to_keep=keep, cleanup_tmp_directories=True
+      ),
+    )
+
+  def latest(self) -> int | None:
+    return self._manager.latest_step()
+
+  def restore(self, step: int, like):
+    """The state saved at a step, placed and typed as `like` (arrays or
+    ShapeDtypeStructs with shardings)."""
+    return self._manager.restore(step, args=ocp.args.StandardRestore(like))
+
+  def save(self, step: int, state) -> None:
+    """Starts saving; waits first for the save before. Raises SaveError."""
+    if step == self.latest():
+      return
+    self._guard(
+      lambda: self._manager.save(
+        step, args=ocp.args.StandardSave(state), force=True
+      )
+    )
+
+  def wait(self) -> None:
+    """Returns when all is on disk. Raises SaveError."""
+    self._guard(self._manager.wait_until_finished)
+
+  def close(self) -> None:
+    self._manager.close()
+
+  def _guard(self, write) -> None:
+    try:
+      write()
+    except Exception as error:  # Orbax lets through whatever TensorStore says.
+      raise errors.SaveError(
+        f"could not save a checkpoint under {self._path}: {_reason(error)};"
+        f" the last whole one is step {_last_whole(self._path)}. Free some"
+        " space or mend the disk, then run the same command again"
+      ) from error
+
+
+def _reason(error: Exception) -> str:
+  text = str(error).strip().splitlines()
+  return text[0][:300] if text else type(error).__name__
+
+
+def _last_whole(path: pathlib.Path) -> int | None:
+  steps = [int(p.name) for p in path.glob("*") if p.name.isdigit()]
+  return max(steps, default=None)
+
+
+def sha256(state) -> str:
+  """Hash of all leaves: path, dtype, shape and bytes, in tree order."""
+  digest = hashlib.sha256()
+  for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+    array = np.asarray(leaf)
+    digest.update(
+      f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}\n".encode()
+    )
+    digest.update(np.ascontiguousarray(array).tobytes())
+  return digest.hexdigest()

@@ -1,0 +1,192 @@
+"""Data sets, all alike: `prepare(config.data).source("train")[i]`.
+
+Importing this is cheap; TFDS is imported by `prepare`.
+"""
+
+import contextlib
+import dataclasses
+import fcntl
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+import sys
+from collections.abc import Iterator
+
+from jaxfake import errors
+from jaxfake.data import folders
+
+NAMES = "phantom", "chest_xray", "generated"
+POLICIES = "official", "patient"
+UNREADABLE = "stop", "skip"
+VIEWS = 4  # Images of one phantom patient: anatomy.VIEWS_PER_PATIENT.
+# Patients 0 to 9, and so on: 70 % train, 10 % val, 20 % test. The first three
+# differ, so that a set of three patients has all splits.
+_PHANTOM_SPLITS = "train test val train train train test train train train"
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+  """A prepared data set. `facts` is JSON-able: what a result says of its data.
+
+  `facts` has name, fingerprint, content_sha256, split (the policy), classes,
+  counts {split: {class: n}}, patients {split: n}, patient_overlap {"a-b": n},
+  image_sizes, skipped (count) and skipped_files.
+  """
+
+  name: str
+  classes: tuple[str, ...]
+  facts: dict = dataclasses.field(repr=False)
+  directory: str  # Of the prepared records, for tfds.builder_from_directory.
+
+  def source(self, split: str):
+    """Returns `builders.Source` of "train", "val" or "test"."""
+    from jaxfake.data import builders
+
+    if split not in self.facts["counts"]:
+      raise errors.DataError(
+        f"{self.name} has no {split} images, only"
+        f" {', '.join(self.facts['counts'])}; it is too small, or split"
+        " otherwise (data.split)"
+      )
+    return builders.Source(self.directory, split)
+
+
+def prepare(data) -> Dataset:
+  """Prepares what `config.data` names, once, and returns it to be read.
+
+  `data` has name, dir, size, split, unreadable, phantom.{images, seed,
+  nodules}. Written to TFDS_DATA_DIR or ~/tensorflow_datasets; a second process
+  waits for the first. ConfigError and DataError say what to put right.
+  """
+  for field, allowed in (
+    ("name", NAMES),
+    ("split", POLICIES),
+    ("unreadable", UNREADABLE),
+  ):
+    if data[field] not in allowed:
+      raise errors.ConfigError(
+        f"data.{field}={data[field]!r}: expected one of {', '.join(allowed)}"
+      )
+  recipes = dict(phantom=_phantom, chest_xray=_chest_xray)
+  cls, recipe, facts = recipes[data.name](data)
+  directory = _prepared(cls, recipe)
+  found = json.loads((directory / "metadata.json").read_text())
+  skipped = found.pop("skipped")
+  if skipped and data.unreadable == "stop":
+    from jaxfake.data import builders
+
+    total = sum(map(len, recipe.items.values()))
+    raise builders.unreadable_error(skipped, total)
+  facts = {
+    "name": data.name,
+    **facts,
+    "classes": list(recipe.classes),
+    **found,
+    "skipped": len(skipped),
+    "skipped_files": skipped,
+  }
+  return Dataset(data.name, recipe.classes, facts, str(directory))
+
+
+def _phantom(data):
+  """Returns builder class, recipe, and facts of the phantom."""
+  from jaxfake.data import builders, work
+
+  n, seed, nodules = (data.phantom[k] for k in ("images", "seed", "nodules"))
+  if n < 3 * VIEWS:
+    raise errors.ConfigError(
+      f"data.phantom.images={n}: at least {3 * VIEWS}, for a patient in each"
+      " of train, val and test"
+    )
+  pattern = _PHANTOM_SPLITS.split()
+  items = {split: [] for split in folders.SPLITS}
+  for i in range(n):
+    split = pattern[i // VIEWS % len(pattern)]
+    items[split].append((seed, i, data.size, bool(nodules)))
+  # The drawing's own code is part of the key: a better phantom is drawn anew.
+  code = pathlib.Path(__file__).with_name("anatomy.py").read_bytes()
+  key = hashlib.blake2b(
+    f"{n} {seed} {data.size} {bool(nodules)}".encode() + code, digest_size=8
+  ).hexdigest()
+  recipe = builders.Recipe(
+    name=f"{n}-seed{seed}-{data.size}px-{key}",
+    items=items,
+    classes=("NORMAL", "PNEUMONIA"),
+    read=builders.draw_phantom,
+    pool=work.processes,
+    extra=builders.mask_features() if nodules else {},
+  )
+  return builders.Phantom, recipe, {"fingerprint": key, "split": "patient"}
+
+
+def _chest_xray(data):
+  """Returns builder class, recipe, and facts of a folder of radiographs."""
+  from jaxfake.data import builders, work
+
+  entries, classes = folders.kaggle(data.dir, data.split)
+  key = folders.fingerprint(entries)
+  recipe = builders.Recipe(
+    name=f"{data.split}-{key}",
+    items={
+      s: [e for e in entries if e.split == s] for s in folders.SPLITS
+    },
+    classes=classes,
+    read=builders.read_entry,
+    pool=work.threads,
+    unreadable=data.unreadable,
+  )
+  facts = {"fingerprint": key, "split": data.split}
+  return builders.ChestXray, recipe, facts
+
+
+def _prepared(cls, recipe) -> pathlib.Path:
+  """Returns the folder of a recipe's records, on disk and whole."""
+  import tensorflow_datasets as tfds
+
+  root = os.environ.get("TFDS_DATA_DIR") or tfds.core.constants.DATA_DIR
+  root = pathlib.Path(root).expanduser().absolute()
+  home = root / cls.name / recipe.name
+  # TFDS writes elsewhere and renames, so what has this name is whole.
+  directory = home / str(cls.VERSION)
+  if directory.exists():
+    return directory
+  with _locked(root / cls.name / f"{recipe.name}.lock"), _quiet():
+    if not directory.exists():
+      # What a killed preparation left behind: nobody else is at work.
+      for rest in home.glob("incomplete.*"):
+        shutil.rmtree(rest)
+      builder = cls(data_dir=root, config=recipe, file_format="array_record")
+      builder.download_and_prepare()
+  return directory
+
+
+@contextlib.contextmanager
+def _locked(path) -> Iterator[None]:
+  """Holds a lock file; waits, and says so, while another process has it."""
+  path.parent.mkdir(parents=True, exist_ok=True)
+  with open(path, "w") as file:
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      print(
+        f"waiting: another process is preparing {path.stem}", file=sys.stderr
+      )
+      fcntl.flock(file, fcntl.LOCK_EX)
+    yield
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+  """Keeps TFDS from logging and from showing its own progress."""
+  import tensorflow_datasets as tfds
+  from absl import logging
+
+  level = logging.get_verbosity()
+  logging.set_verbosity(logging.ERROR)
+  tfds.disable_progress_bar()
+  try:
+    yield
+  finally:
+    logging.set_verbosity(level)

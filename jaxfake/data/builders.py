@@ -1,0 +1,310 @@
+"""TFDS builders: PNG bytes into ArrayRecord shards, without TensorFlow.
+
+`ShardBasedBuilder`, not `GeneratorBasedBuilder`: the latter keeps a whole
+split in memory to shuffle it, and past 1 GB spills through `tf.io`, which is
+TensorFlow. The order on disk is that of the items; Grain shuffles when
+reading.
+"""
+
+import collections
+import dataclasses
+import functools
+import hashlib
+import io
+import operator
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from jaxfake import errors
+from jaxfake.data import folders, image_file, work
+
+SHARD = 256  # Images; TFDS holds one shard in memory while it is written.
+
+
+@dataclasses.dataclass(frozen=True)
+class Png:
+  """An image made ready: PNG bytes, (h, w), and its source's sha256."""
+
+  data: bytes
+  shape: tuple[int, int]
+  sha256: bytes
+
+
+def png(image: np.ndarray) -> bytes:
+  """uint8 (h, w) -> PNG bytes, weakly compressed: it is read every epoch."""
+  out = io.BytesIO()
+  Image.fromarray(image).save(out, "PNG", compress_level=1)
+  return out.getvalue()
+
+
+def read_entry(entry: folders.Entry) -> dict | image_file.ImageError:
+  """Returns an entry's record, or the ImageError, for the builder to list."""
+  try:
+    data = image_file.read_bytes(entry.path)
+    image = image_file.read(data)
+  except image_file.ImageError as error:
+    return image_file.ImageError(entry.path, error.reason)
+  digest = hashlib.sha256(data).digest()
+  return {
+    "image": Png(png(image), image.shape, digest),
+    "label": entry.label,
+    "patient": entry.patient,
+    "id": entry.id,
+    **entry.extra,
+  }
+
+
+def draw_phantom(item: tuple[int, int, int, bool]) -> dict:
+  """Returns the record of phantom (seed, index, size, nodules)."""
+  from jaxfake.data import anatomy
+
+  seed, index, size, nodules = item
+  drawn = anatomy.radiograph(seed, index, size=size, nodules=nodules)
+  data = png(drawn["image"])
+  record = {
+    "image": Png(data, drawn["image"].shape, hashlib.sha256(data).digest()),
+    "label": int(drawn["label"]),
+    "patient": str(drawn["patient"]),
+    "id": f"phantom-{seed}-{index}",
+  }
+  if nodules:
+    record["mask"] = png(drawn["mask"])
+    record["nodule_count"] = int(drawn["nodule_count"])
+  return record
+
+
+def mask_features() -> dict:
+  """Returns the features of a phantom with nodules; the mask is 0 or 255."""
+  return {
+    "mask": tfds.features.Image(shape=(None, None, 1)),
+    "nodule_count": tfds.features.Scalar(np.int64),
+  }
+
+
+@dataclasses.dataclass(eq=False)
+class Recipe(tfds.core.BuilderConfig):
+  """What one prepared data set is made of; `name` is its folder's name.
+
+  `items` by split go through `read`, in the threads or processes of `pool`;
+  an ImageError in place of a record is listed, and stops the preparation or
+  is left out, as `unreadable` says.
+  """
+
+  # Out of repr, which TFDS logs.
+  items: dict[str, list] = dataclasses.field(default_factory=dict, repr=False)
+  classes: tuple[str, ...] = ()
+  read: Callable | None = None
+  pool: Callable | None = None
+  unreadable: str = "stop"
+  extra: dict = dataclasses.field(default_factory=dict)  # Further features.
+
+
+class _Builder(tfds.core.ShardBasedBuilder, skip_registration=True):
+  """Writes a Recipe's items; counts them into `info.metadata` as it goes."""
+
+  VERSION = tfds.core.Version("1.0.0")  # Raise when records would differ.
+  # Where TFDS looks for checksums of downloads. There are none, and its search
+  # needs importlib_resources, which it does not declare.
+  code_path = None
+
+  def _info(self):
+    features = {
+      "image": tfds.features.Image(shape=(None, None, 1)),
+      "label": tfds.features.ClassLabel(names=list(self.builder_config.classes)),
+      "patient": tfds.features.Text(),
+      "id": tfds.features.Text(),
+      **self.builder_config.extra,
+    }
+    return tfds.core.DatasetInfo(
+      builder=self,
+      description=type(self).__doc__,
+      features=tfds.features.FeaturesDict(features),
+      metadata=tfds.core.MetadataDict(),
+    )
+
+  def _log_download_bytes(self):
+    pass  # Nothing is downloaded; `work.shown` says what goes on.
+
+  def _log_download_done(self):
+    pass
+
+  def _shard_iterators_per_split(self, dl_manager):
+    return {
+      split: [
+        functools.partial(self._shard, split, items[i : i + SHARD])
+        for i in range(0, len(items), SHARD)
+      ]
+      for split, items in self.builder_config.items.items()
+      if items
+    }
+
+  def _shard(self, split, items):
+    for record in work.in_order(self._pool, self.builder_config.read, items):
+      self._advance()
+      if isinstance(record, image_file.ImageError):
+        self._unreadable.append(record)
+        continue
+      self._tally.add(split, record)
+      yield record["id"], {**record, "image": record["image"].data}
+
+  def _download_and_prepare(self, dl_manager, download_config=None):
+    recipe = self.builder_config
+    self._unreadable, self._tally = [], Tally(recipe.classes)
+    total = sum(map(len, recipe.items.values()))
+    with (
+      recipe.pool() as self._pool,
+      work.shown(f"preparing {self.name}", total) as self._advance,
+    ):
+      super()._download_and_prepare(dl_manager, download_config)
+    if self._unreadable and recipe.unreadable == "stop":
+      raise unreadable_error(map(str, self._unreadable), total)
+    self._check_whole()
+    self.info.metadata.update(
+      self._tally.facts(), skipped=[str(e) for e in self._unreadable]
+    )
+
+  def _check_whole(self):
+    """Counts what can be read back: a full disk fails without an exception."""
+    for split in self.info.splits:
+      n = self.info.splits[split].num_examples
+      try:
+        back = len(self.as_data_source(split)) if n else 0
+      except Exception as error:  # The reader's own, of many kinds.
+        raise errors.DataError(
+          f"{self.data_dir}: written, but cannot be read back ({error}); is the"
+          " disk full?"
+        ) from error
+      if back != n:
+        raise errors.DataError(
+          f"{self.data_dir}: {back} of {n} {split} images were written; is the"
+          " disk full?"
+        )
+
+
+class Phantom(_Builder, skip_registration=True):
+  """Procedural frontal chest radiographs (jaxfake/data/anatomy.py)."""
+
+  name = "jaxfake_phantom"
+
+
+class ChestXray(_Builder, skip_registration=True):
+  """A user's folder of chest radiographs in Kaggle's layout."""
+
+  name = "jaxfake_chest_xray"
+
+
+class Generated(_Builder, skip_registration=True):
+  """Images made by `python -m jaxfake.sample`: all of them synthetic."""
+
+  name = "jaxfake_generated"
+
+
+class Tally:
+  """Counts records as they pass; `facts()` is JSON-able."""
+
+  def __init__(self, classes):
+    self._classes = classes
+    self._counts = collections.defaultdict(collections.Counter)
+    self._patients = collections.defaultdict(set)
+    self._shapes = collections.Counter()
+    self._digest = hashlib.sha256()
+
+  def add(self, split, record):
+    name = self._classes[record["label"]]
+    self._counts[split][name] += 1
+    self._patients[split].add(record["patient"])
+    self._shapes[record["image"].shape] += 1
+    self._digest.update(
+      f"{split}\n{name}\n{record['id']}\n".encode("utf-8", "surrogateescape")
+      + record["image"].sha256
+    )
+
+  def facts(self):
+    sets = self._patients
+    names = [s for s in folders.SPLITS if s in sets]
+    return {
+      "counts": {
+        s: {c: self._counts[s][c] for c in self._classes} for s in names
+      },
+      "patients": {s: len(sets[s]) for s in names},
+      "patient_overlap": {
+        f"{a}-{b}": len(sets[a] & sets[b])
+        for i, a in enumerate(names)
+        for b in names[i + 1 :]
+      },
+      "image_sizes": _sizes(self._shapes),
+      "content_sha256": self._digest.hexdigest(),
+    }
+
+
+def _sizes(shapes):
+  """Counter of (h, w) -> min, median, max of each side; commonest sizes."""
+  if not shapes:
+    return {}
+  pairs = np.array(list(shapes))  # (n, 2)
+  each = np.repeat(pairs, list(shapes.values()), axis=0)
+  h, w = each.T
+  return {
+    "height": [int(h.min()), float(np.median(h)), int(h.max())],
+    "width": [int(w.min()), float(np.median(w)), int(w.max())],
+    "distinct": len(shapes),
+    "commonest": [[*shape, n] for shape, n in shapes.most_common(5)],
+  }
+
+
+def unreadable_error(lines, total) -> errors.DataError:
+  """Returns the error that lists every unreadable file at once."""
+  lines = list(lines)
+  return errors.DataError(
+    f"{len(lines)} of {total} images cannot be read; mend or remove them, or"
+    " leave them out with data.unreadable=skip:\n  " + "\n  ".join(lines)
+  )
+
+
+class Source:
+  """A split read at random: `len`, and `[i]` -> one image with its label.
+
+  {"image": uint8 (h, w, 1), "label": int, "patient": str, "id": str}, with
+  "mask" uint8 (h, w, 1) and the like where the set has them. Threads may read
+  it, and it can be pickled.
+  """
+
+  def __init__(self, directory: str, split: str):
+    self._made_of = directory, split
+    builder = tfds.builder_from_directory(directory)
+    features = builder.info.features
+    self._images = [
+      k for k, f in features.items() if isinstance(f, tfds.features.Image)
+    ]
+    # Decoded here: TFDS prefers OpenCV where there is one, and warns where
+    # there is none.
+    skip = {k: tfds.decode.SkipDecoding() for k in self._images}
+    self._records = builder.as_data_source(split, decoders=skip)
+    self._name = f"{builder.name}/{split}"
+
+  def __reduce__(self):
+    return Source, self._made_of
+
+  def __len__(self) -> int:
+    return len(self._records)
+
+  def __repr__(self) -> str:
+    return f"Source({self._name}, {len(self)} images)"
+
+  def __getitem__(self, i) -> dict:
+    i = operator.index(i)
+    if not -len(self) <= i < len(self):
+      raise IndexError(f"{self._name} has {len(self)} images; asked for {i}")
+    item = dict(self._records[i % len(self)])
+    for key, value in item.items():
+      if key in self._images:
+        with Image.open(io.BytesIO(value), formats=["PNG"]) as image:
+          item[key] = np.array(image)[..., None]
+      elif isinstance(value, bytes):
+        item[key] = value.decode()
+      elif isinstance(value, np.integer):
+        item[key] = int(value)
+    return item

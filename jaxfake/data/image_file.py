@@ -1,0 +1,222 @@
+"""One image file -> uint8 gray (h, w), or an `ImageError` that says why not.
+
+PNG and JPEG are read and nothing else: radiographs are exported as one of the
+two, and each further decoder is a door for broken and hostile files. A TIFF,
+BMP or DICOM file is refused by name.
+
+How pixels become 8-bit gray, the same for every image (nothing is stretched
+to an image's own range, which would differ between real and fake):
+
+- 16-bit gray: round(v / 257), so 65535 -> 255. 16-bit colour and 16-bit gray
+  with alpha reach us from Pillow as the high byte, at most one level away.
+- 1, 2 and 4 bit: full range, so 1-bit white is 255.
+- Colour: Rec. 601 luma, as Pillow has it; R = G = B comes out exactly.
+- Transparency: over black, since on a radiograph no exposure is black and a
+  padded border should join it.
+- CMYK: Adobe's inverted ink, which is what a JPEG with Adobe's marker holds;
+  without the marker the sign of the picture is not known and it is refused.
+- EXIF orientation is applied; colour profiles and gamma are ignored.
+- An animated PNG gives its first picture.
+"""
+
+import io
+import os
+import stat
+import struct
+
+import numpy as np
+from PIL import Image
+
+MAX_BYTES = 64 << 20  # A 16-bit PNG of a 14" x 17" plate is about 20 MB.
+MAX_PIXELS = 64_000_000  # The largest detectors have about 18 million.
+
+_PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
+_OTHER_FORMATS = {  # First bytes of what people try.
+  b"II*\0": "a TIFF",
+  b"MM\0*": "a TIFF",
+  b"BM": "a BMP",
+  b"GIF8": "a GIF",
+  b"P2": "a PGM",
+  b"P5": "a PGM",
+  b"RIFF": "a WebP",
+  b"\0\0\0\x0cjP  ": "a JPEG 2000",
+  b"\xff\x4f\xff\x51": "a JPEG 2000",
+  b"%PDF": "a PDF",
+  b"PK": "a ZIP",
+}
+_UPRIGHT = {  # EXIF orientation -> the picture the right way up.
+  2: lambda a: a[:, ::-1],
+  3: lambda a: a[::-1, ::-1],
+  4: lambda a: a[::-1],
+  5: lambda a: a.T,
+  6: lambda a: np.rot90(a, -1),
+  7: lambda a: a[::-1, ::-1].T,
+  8: lambda a: np.rot90(a),
+}
+
+
+class ImageError(ValueError):
+  """A file that cannot be read as an image: `path`, and `reason` in words."""
+
+  def __init__(self, path, reason):
+    super().__init__(f"{path}: {reason}")
+    self.path, self.reason = str(path), reason
+
+  def __reduce__(self):  # So that it crosses a process pool whole.
+    return ImageError, (self.path, self.reason)
+
+
+def read(source: str | os.PathLike | bytes) -> np.ndarray:
+  """Returns uint8 gray (h, w); raises ImageError alone. Threads may call it."""
+  name, data = "<bytes>", source
+  if not isinstance(source, bytes):
+    name = os.fspath(source)
+    data = read_bytes(source)
+  _check(name, data)
+  try:
+    if data.startswith(_PNG):
+      # Checksums of all chunks: a decoder stops at the last row, and misses
+      # damage that still inflates.
+      with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+        image.verify()
+    with Image.open(io.BytesIO(data), formats=["PNG", "JPEG"]) as image:
+      image.load()
+      gray = _gray(name, image)
+      orientation = _orientation(image)
+  except ImageError:
+    raise
+  except Exception as error:  # Broken files raise nearly anything in Pillow.
+    raise ImageError(name, f"is damaged: {_first_line(error)}") from error
+  return np.ascontiguousarray(_UPRIGHT.get(orientation, lambda a: a)(gray))
+
+
+def read_bytes(path: str | os.PathLike) -> bytes:
+  """Returns a regular file's bytes; ImageError if it is too large or no file."""
+  name = os.fspath(path)
+  if name.lower().endswith((".dcm", ".dicom")):
+    raise ImageError(name, _DICOM)
+  try:
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):  # Reading a pipe would wait for ever.
+      raise ImageError(name, "is not a file")
+    if status.st_size > MAX_BYTES:
+      raise ImageError(name, _too_large(status.st_size))
+    with open(path, "rb") as file:
+      data = file.read(MAX_BYTES + 1)
+  except OSError as error:
+    raise ImageError(name, f"cannot be opened: {error.strerror}") from error
+  return data
+
+
+_DICOM = (
+  "is a DICOM file, which a later release will read; export it as PNG for now"
+)
+
+
+def _too_large(size):
+  return f"is larger than {MAX_BYTES >> 20} MB ({size:,} bytes)"
+
+
+def _first_line(error):
+  return (str(error).splitlines() or [""])[0][:200] or type(error).__name__
+
+
+def _check(name, data):
+  """Raises ImageError unless `data` looks whole and of a size to decode."""
+  if not data:
+    raise ImageError(name, "is empty (0 bytes)")
+  if len(data) > MAX_BYTES:
+    raise ImageError(name, _too_large(len(data)))
+  if data[128:132] == b"DICM":
+    raise ImageError(name, _DICOM)
+  try:
+    if data.startswith(_PNG):
+      width, height = struct.unpack(">II", data[16:24])
+    elif data.startswith(_JPEG):
+      width, height = _jpeg_size(name, data)
+    else:
+      raise ImageError(name, f"is {_what(data)}; PNG and JPEG are read")
+  except ImageError:
+    raise
+  except (struct.error, IndexError, ValueError) as error:
+    raise ImageError(name, "is cut off within its header") from error
+  if not width or not height:
+    raise ImageError(name, f"has no pixels ({width} x {height})")
+  if width * height > MAX_PIXELS:
+    raise ImageError(
+      name,
+      f"has {width} x {height} pixels, more than the {MAX_PIXELS:,} allowed",
+    )
+
+
+def _what(data):
+  for magic, what in _OTHER_FORMATS.items():
+    if data.startswith(magic):
+      return f"{what} file"
+  start = data[:12].decode("ascii", "replace")
+  return f"no image that is known (it starts with {start!a})"
+
+
+def _jpeg_size(name, data):
+  """Walks the segments up to the scan; returns (width, height).
+
+  An end marker must follow the scan: a download whose tail was never written
+  often ends in zeros, which libjpeg turns into gray without a word.
+  """
+  at, size = 2, None
+  while True:
+    # Stray bytes between segments are skipped, as libjpeg does.
+    at = data.index(b"\xff", at)
+    marker = data[at + 1]
+    if marker == 0xFF:  # Padding.
+      at += 1
+      continue
+    if marker == 0x01 or 0xD0 <= marker <= 0xD8:  # These have no length.
+      at += 2
+      continue
+    if marker == 0xDA:
+      break
+    if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+      height, width = struct.unpack(">HH", data[at + 5 : at + 9])
+      size = width, height
+    at += 2 + struct.unpack(">H", data[at + 2 : at + 4])[0]
+  if size is None:
+    raise ImageError(name, "is damaged: a JPEG without a frame header")
+  if data.find(b"\xff\xd9", at) < 0:
+    raise ImageError(name, "is cut off: its end-of-image marker is missing")
+  return size
+
+
+def _gray(name, image):
+  """Returns a loaded Pillow image as uint8 (h, w)."""
+  if image.mode.startswith("I"):  # 16-bit gray: I;16, or I in older Pillows.
+    wide = np.asarray(image).astype(np.uint32)
+    gray = ((wide + 128) // 257).astype(np.uint8)
+    if (key := image.info.get("transparency")) is not None:
+      gray[wide == key] = 0
+    return gray
+  if image.mode == "CMYK":
+    if "adobe" not in image.info:
+      raise ImageError(
+        name,
+        "is a CMYK JPEG without Adobe's marker, so dark and light cannot be"
+        " told apart; save it as gray or RGB",
+      )
+    image = image.convert("RGB")
+  if image.has_transparency_data:
+    image = image.convert("RGBA")
+    black = Image.new("RGBA", image.size, (0, 0, 0, 255))
+    image = Image.alpha_composite(black, image)
+  return np.array(image.convert("L"))
+
+
+def _orientation(image):
+  """Returns EXIF's orientation, 1 where it is absent or EXIF is broken.
+
+  Broken EXIF is common and says nothing about the pixels, so it is no reason
+  to refuse a picture.
+  """
+  try:
+    return image.getexif().get(0x0112, 1)
+  except Exception:
+    return 1

@@ -1,0 +1,32 @@
+"""What a user can put right: `main` prints such an error as one line, exit 2."""
+
+
+class UserError(Exception):
+  """A mistake of the user's: printed as one line, exit code 2."""
+
+
+class ConfigError(UserError):
+  """A config field has a value that cannot be used."""
+
+
+class DataError(UserError):
+  """A folder or file of the user's is not what it was said to be."""
+
+
+class RunError(Exception):
+  """A run that cannot go on: printed as one line, exit code 1."""
+
+
+class DivergedError(RunError):
+  """A loss became NaN or infinite."""
+
+
+class SaveError(RunError):
+  """A checkpoint could not be written."""
+
+
+def check_choice(field: str, value, choices) -> None:
+  """Raises ConfigError, naming the field, unless value is one of choices."""
+  if value not in choices:
+    names = ", ".join(str(c) for c in choices)
+    raise ConfigError(f"{field} is {value!r}: expected one of {names}")

@@ -1,0 +1,1 @@
+"""How generators learn and sample: losses, state, step, evaluation."""

@@ -1,0 +1,253 @@
+"""The loop: devices, batches, restore, compile, steps, log, save, evaluate."""
+
+from collections.abc import Callable
+import functools
+import math
+import signal
+import time
+
+import jax
+from jax.experimental import multihost_utils
+from jax.sharding import AxisType
+import numpy as np
+
+from jaxfake import checkpoint, errors, platform, progress, workdir
+from jaxfake.data import pipeline
+
+PREEMPTED, INTERRUPTED = 75, 130  # Exit codes: EX_TEMPFAIL; 128 + SIGINT.
+
+
+class Stop:
+  """Remembers SIGTERM or Ctrl-C until the loop can save; a second Ctrl-C
+  ends the process at once. Orbax sees such a signal only under
+  jax.distributed, so the loop has its own handlers."""
+
+  def __init__(self):
+    self.signal = None
+    self._before = {}
+
+  def __enter__(self):
+    for number in (signal.SIGTERM, signal.SIGINT):
+      self._before[number] = signal.signal(number, self._remember)
+    return self
+
+  def _remember(self, number, _):
+    if self.signal == signal.SIGINT == number:
+      raise KeyboardInterrupt
+    self.signal = number
+    progress.say(
+      f"{signal.Signals(number).name}: saving after this step, then leaving"
+    )
+
+  def __exit__(self, *_):
+    for number, handler in self._before.items():
+      signal.signal(number, handler)
+
+  def agreed(self) -> int | None:
+    """The signal any host has had, the same answer on all of them."""
+    if jax.process_count() == 1:
+      return self.signal
+    seen = multihost_utils.process_allgather(np.int32(self.signal or 0))
+    return int(seen.max()) or None
+
+
+def mesh_and_shardings():
+  """All devices in a row; a sharding by rows of a batch, one for copies.
+
+  Auto, not JAX's default Explicit: under that Linen's Dropout fails.
+  """
+  mesh = jax.make_mesh(
+    (jax.device_count(),), ("data",), axis_types=(AxisType.Auto,)
+  )
+  by_batch = jax.NamedSharding(mesh, jax.P("data"))
+  everywhere = jax.NamedSharding(mesh, jax.P())
+  return mesh, by_batch, everywhere
+
+
+def gather_over(by_batch, batch_size: int) -> Callable:
+  """Makes `gather(fn, source)`: see task.Task.
+
+  The last batch is padded by its first row, and the padding cut off, so that
+  one shape is compiled; host p computes the p-th part of each batch.
+  """
+  hosts, host = jax.process_count(), jax.process_index()
+  part = batch_size // hosts
+
+  def gather(fn, source):
+    outputs = []
+    for first in range(0, len(source), batch_size):
+      mine = range(first + host * part, first + (host + 1) * part)
+      rows = [source[i if i < len(source) else first] for i in mine]
+      batch = jax.tree.map(lambda *x: np.stack(x), *rows)
+      batch = jax.make_array_from_process_local_data(by_batch, batch)
+      out = fn(batch)
+      if hosts > 1:
+        out = multihost_utils.process_allgather(out, tiled=True)
+      outputs.append(jax.tree.map(np.asarray, out))
+    joined = jax.tree.map(lambda *x: np.concatenate(x), *outputs)
+    return jax.tree.map(lambda x: x[: len(source)], joined)
+
+  return gather
+
+
+def check(config) -> None:
+  """Raises ConfigError for what no task could train with."""
+  devices = jax.device_count()
+  for name in ("batch_size", "total_steps"):
+    if config[name] < 1:
+      raise errors.ConfigError(f"{name} is {config[name]}: expected at least 1")
+  if config.batch_size % devices:
+    raise errors.ConfigError(
+      f"batch_size is {config.batch_size}: expected a multiple of the"
+      f" {devices} devices"
+    )
+  for name, every in config.every.items():
+    if every < 1:
+      raise errors.ConfigError(f"every.{name} is {every}: expected at least 1")
+
+
+def compile_step(task, config, by_batch, everywhere):
+  """The compiled step, the abstract state, and what compiling told."""
+  key = jax.random.key(config.seed)
+  place = functools.partial(jax.ShapeDtypeStruct, sharding=everywhere)
+  state = jax.tree.map(
+    lambda x: place(x.shape, x.dtype), jax.eval_shape(task.init, key)
+  )
+  n, size = config.batch_size, config.data.size
+  batch = {
+    "image": jax.ShapeDtypeStruct((n, size, size, 1), np.uint8),
+    "label": jax.ShapeDtypeStruct((n,), np.int32),
+  }
+  batch = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=by_batch), batch
+  )
+  start = time.monotonic()
+  step = jax.jit(
+    task.step, donate_argnums=0, out_shardings=(everywhere, everywhere)
+  )
+  compiled = step.lower(state, batch).compile(
+    compiler_options=platform.compiler_options()
+  )
+  cost, memory = compiled.cost_analysis() or {}, compiled.memory_analysis()
+  facts = {
+    "compile_seconds": time.monotonic() - start,
+    "gflop_per_image": cost.get("flops", math.nan) / n / 1e9,
+    "memory_mb": memory
+    and (memory.argument_size_in_bytes + memory.temp_size_in_bytes) / 1e6,
+  }
+  return compiled, state, facts
+
+
+class Window:
+  """Metrics of the steps since the last report, fetched late: reading them at
+  every step would make the host wait for the device."""
+
+  def __init__(self):
+    self._pending, self._settled = [], []
+
+  def add(self, step: int, metrics) -> None:
+    self._pending.append((step, metrics))
+
+  def settle(self) -> None:
+    """Fetches what is pending. Raises DivergedError at the first NaN."""
+    for step, metrics in self._pending:
+      values = {k: float(v) for k, v in jax.device_get(metrics).items()}
+      require_finite(step, values)
+      self._settled.append(values)
+    self._pending.clear()
+
+  def means(self) -> dict[str, float]:
+    """Settles, returns the mean of each metric and starts a new window."""
+    self.settle()
+    values, self._settled = self._settled, []
+    return {k: sum(v[k] for v in values) / len(values) for k in values[0]}
+
+
+def require_finite(step: int, values: dict[str, float]) -> None:
+  """Raises DivergedError naming the step and the terms."""
+  bad = [f"{k} = {v}" for k, v in values.items() if not math.isfinite(v)]
+  if bad:
+    raise errors.DivergedError(
+      f"diverged at step {step}: {', '.join(bad)}. The last checkpoint is from"
+      " before it, but the same command would meet it again: lower opt.lr,"
+      " and give another --workdir"
+    )
+
+
+def train(config, task, source, run: workdir.Workdir) -> int:
+  """Trains to config.total_steps, from the last checkpoint where there is one.
+
+  Returns an exit code: 0 finished, 75 saved after SIGTERM, 130 after Ctrl-C.
+  Raises ConfigError, DivergedError, SaveError.
+  """
+  hosts, host = jax.process_count(), jax.process_index()
+  _, by_batch, everywhere = mesh_and_shardings()
+  gather = gather_over(by_batch, config.batch_size)
+  to_device = functools.partial(
+    jax.make_array_from_process_local_data, by_batch
+  )
+  checkpoints = checkpoint.Checkpoints(run.path / "checkpoints")
+  total, every = config.total_steps, config.every
+  with Stop() as stop:
+    progress.say(
+      f"{hosts} process(es), {jax.device_count()} device(s)"
+      f" ({jax.devices()[0].device_kind}); compiling"
+    )
+    step, like, facts = compile_step(task, config, by_batch, everywhere)
+    last = checkpoints.latest()
+    if last is None:
+      init = jax.jit(task.init, out_shardings=everywhere)
+      state = init(jax.random.key(config.seed))
+    else:
+      state = checkpoints.restore(last, like)
+    first = int(state.step)
+    if first > total:
+      raise errors.ConfigError(
+        f"total_steps is {total}, but {run.path} has trained {first} steps"
+        " already: expected at least that"
+      )
+    run.rewind(first)
+    progress.say(
+      f"compiled in {facts['compile_seconds']:.0f} s:"
+      f" {facts['gflop_per_image']:.2f} GFLOP an image and step,"
+      f" {facts['memory_mb']:.0f} MB;"
+      + (f" continuing after step {first}" if first else " starting")
+    )
+    feed = pipeline.batches(
+      source, config.seed, config.batch_size, first, host, hosts
+    )
+    window, stopped = Window(), None
+    with progress.Bar(first, total, config.batch_size) as bar:
+      for i in range(first + 1, total + 1):
+        state, metrics = step(state, jax.tree.map(to_device, next(feed)))
+        window.add(i, metrics)
+        if i % every.log == 0 or i == total:
+          means = window.means()
+          bar.update(i, means)
+          train_metrics = {f"train/{k}": v for k, v in means.items()}
+          run.metrics(i, train_metrics | {"images_per_s": bar.rate})
+        if i % every.preview == 0 or i == total:
+          with bar.aside("drawing a preview"):
+            run.pictures(i, task.preview(state, gather))
+        if i % every.evaluate == 0 or i == total:
+          with bar.aside("evaluating"):
+            run.evaluation(i, task.evaluate(state, gather))
+        # Hosts must stop at one step, and agreeing costs a message.
+        if hosts == 1 or i % every.log == 0:
+          stopped = stop.agreed()
+        # Last, so that what a checkpoint's step reported is never lost.
+        if i % every.checkpoint == 0 or i == total or stopped:
+          window.settle()
+          with bar.aside("saving"):
+            checkpoints.save(i, state)
+        if stopped and i < total:
+          break
+      else:
+        stopped = None
+    checkpoints.wait()
+    checkpoints.close()
+  if stopped:
+    progress.say(f"saved after step {i}; the same command continues")
+    return PREEMPTED if stopped == signal.SIGTERM else INTERRUPTED
+  run.finish(total, checkpoint.sha256(state), facts)
+  return 0

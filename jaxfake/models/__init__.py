@@ -1,0 +1,1 @@
+"""Networks: pure Linen, arrays in, arrays out; no loss, no optimiser."""

@@ -1,0 +1,92 @@
+"""DCGAN: Radford, Metz and Chintala, 2015, arXiv:1511.06434.
+
+Class-conditional in the common way where `num_classes` is not 0: the generator
+sees the class beside the latent vector (Mirza and Osindero, 2014,
+arXiv:1411.1784), the discriminator through a projection (Miyato and Koyama,
+2018, arXiv:1802.05637, equation 3).
+"""
+
+from collections.abc import Sequence
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxfake.models import conv
+
+SIZES = (32, 64, 128, 256)
+normal = nn.initializers.normal(0.02)  # The paper's, section 4.
+
+
+def batch_norm(train: bool) -> nn.BatchNorm:
+  """Batch norm whose gain starts near one, as in the authors' code."""
+  return nn.BatchNorm(
+    use_running_average=not train,
+    momentum=0.9,
+    scale_init=lambda *args: 1 + normal(*args),
+  )
+
+
+def widths(size: int, width: int, max_width: int) -> list[int]:
+  """Channels at 4x4, 8x8, ... size/2; at 64 px 512, 256, 128, 64."""
+  stages = size.bit_length() - 3  # 64 -> 4
+  return [min(width << i, max_width) for i in reversed(range(stages))]
+
+
+class Generator(nn.Module):
+  """Latents (b, z) and labels (b,) to images (b, size, size, c) in [-1, 1]."""
+
+  widths: Sequence[int]  # From 4x4 upwards.
+  channels: int = 1
+  num_classes: int = 0
+
+  @nn.compact
+  def __call__(self, z, label=None, *, train: bool):
+    if self.num_classes:
+      z = jnp.concatenate([z, jax.nn.one_hot(label, self.num_classes)], -1)
+    x = z[:, None, None, :]  # (b, 1, 1, z)
+    up = functools.partial(
+      conv.ConvTranspose, kernel_size=(4, 4), kernel_init=normal
+    )
+    for i, width in enumerate(self.widths):
+      if i == 0:  # (b, 4, 4, c)
+        x = up(width, strides=(1, 1), padding="VALID", use_bias=False)(x)
+      else:  # (b, 2h, 2w, c)
+        x = up(width, strides=(2, 2), padding="SAME", use_bias=False)(x)
+      x = nn.relu(batch_norm(train)(x))
+    x = up(self.channels, strides=(2, 2), padding="SAME")(x)
+    return jnp.tanh(x)
+
+
+class Discriminator(nn.Module):
+  """Images (b, size, size, c) and labels (b,) to logits (b,) of being real."""
+
+  widths: Sequence[int]  # From 4x4 upwards, as the generator's.
+  num_classes: int = 0
+
+  @nn.compact
+  def __call__(self, x, label=None, *, train: bool):
+    down = functools.partial(
+      conv.Conv, kernel_size=(4, 4), kernel_init=normal
+    )
+    for i, width in enumerate(reversed(self.widths)):
+      first = i == 0  # No batch norm on pixels: section 3 of the paper.
+      x = down(width, strides=(2, 2), padding="SAME", use_bias=first)(x)
+      x = x if first else batch_norm(train)(x)
+      x = nn.leaky_relu(x, 0.2)  # (b, h/2, w/2, c)
+    logit = down(1, strides=(1, 1), padding="VALID")(x)[:, 0, 0, 0]  # (b,)
+    if self.num_classes:
+      embed = nn.Embed(self.num_classes, x.shape[-1], embedding_init=normal)
+      logit += (embed(label) * x.mean((1, 2))).sum(-1)
+    return logit
+
+
+def make(model, num_classes: int, size: int):
+  """Generator and discriminator for a config's `model` part."""
+  layers = widths(size, model.width, model.max_width)
+  num_classes = num_classes if model.conditional else 0
+  return (
+    Generator(layers, model.channels, num_classes),
+    Discriminator(layers, num_classes),
+  )

@@ -1,0 +1,84 @@
+"""What a person sees of a run: a live bar on a terminal, plain lines in a log.
+
+Only process 0 speaks.
+"""
+
+import contextlib
+import sys
+import time
+
+from rich import console, progress
+
+PLAIN_EVERY = 5.0  # Seconds between lines where there is no terminal.
+_console = console.Console(highlight=False, soft_wrap=True)
+quiet = False  # Set on all processes but the first.
+
+
+def say(text: str) -> None:
+  if not quiet:
+    _console.print(text, markup=False)
+    sys.stdout.flush()
+
+
+def duration(seconds: float) -> str:
+  """75 -> "1:15", 7384 -> "2:03:04"."""
+  minutes, seconds = divmod(int(seconds), 60)
+  hours, minutes = divmod(minutes, 60)
+  if hours:
+    return f"{hours}:{minutes:02}:{seconds:02}"
+  return f"{minutes}:{seconds:02}"
+
+
+class Bar:
+  """Step, images a second, losses, time left. A context manager."""
+
+  def __init__(self, first: int, total: int, batch_size: int):
+    self._total, self._batch_size = total, batch_size
+    self._last = (first, time.monotonic())
+    self._spoke = 0.0
+    self._aside = 0.0  # Seconds spent on other things than training.
+    self._text = ""
+    self.rate = 0.0  # Images a second since the update before.
+    self._bar = None
+    if _console.is_terminal and not quiet:
+      self._bar = progress.Progress(
+        progress.TextColumn("step {task.completed}/{task.total}"),
+        progress.BarColumn(bar_width=None),
+        progress.TextColumn("{task.description}", markup=False),
+        console=_console,
+      )
+      self._id = self._bar.add_task("", total=total, completed=first)
+
+  def __enter__(self):
+    if self._bar:
+      self._bar.start()
+    return self
+
+  def __exit__(self, *_):
+    if self._bar:
+      self._bar.stop()
+
+  def update(self, step: int, metrics: dict[str, float]) -> None:
+    before, then = self._last
+    now = time.monotonic() - self._aside
+    self._last = (step, now)
+    self.rate = (step - before) * self._batch_size / max(now - then, 1e-9)
+    left = (self._total - step) * self._batch_size / self.rate
+    values = " ".join(f"{k} {v:.3f}" for k, v in metrics.items())
+    self._text = f"{self.rate:.0f} images/s  {values}  left {duration(left)}"
+    if self._bar:
+      self._bar.update(self._id, completed=step, description=self._text)
+    elif now - self._spoke >= PLAIN_EVERY or step == self._total:
+      self._spoke = now
+      say(f"step {step}/{self._total}  {self._text}")
+
+  @contextlib.contextmanager
+  def aside(self, text: str):
+    """Says what is being done besides training; the rate leaves it out."""
+    if self._bar:
+      self._bar.update(self._id, description=f"{text}; {self._text}")
+    start = time.monotonic()
+    try:
+      yield
+    finally:
+      self._aside += time.monotonic() - start
