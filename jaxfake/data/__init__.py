@@ -69,7 +69,7 @@ def prepare(data) -> Dataset:
       raise errors.ConfigError(
         f"data.{field}={data[field]!r}: expected one of {', '.join(allowed)}"
       )
-  recipes = dict(phantom=_phantom, chest_xray=_chest_xray)
+  recipes = dict(phantom=_phantom, chest_xray=_folder, generated=_folder)
   cls, recipe, facts = recipes[data.name](data)
   directory = _prepared(cls, recipe)
   found = json.loads((directory / "metadata.json").read_text())
@@ -106,10 +106,11 @@ def _phantom(data):
     split = pattern[i // VIEWS % len(pattern)]
     items[split].append((seed, i, data.size, bool(nodules)))
   # The drawing's own code is part of the key: a better phantom is drawn anew.
-  code = pathlib.Path(__file__).with_name("anatomy.py").read_bytes()
-  key = hashlib.blake2b(
-    f"{n} {seed} {data.size} {bool(nodules)}".encode() + code, digest_size=8
-  ).hexdigest()
+  here = pathlib.Path(__file__).parent
+  digest = hashlib.blake2b(repr((n, seed, data.size, bool(nodules))).encode())
+  for name in "anatomy.py", "xray_physics.py":
+    digest.update((here / name).read_bytes())
+  key = digest.hexdigest()[:16]
   recipe = builders.Recipe(
     name=f"{n}-seed{seed}-{data.size}px-{key}",
     items=items,
@@ -121,43 +122,54 @@ def _phantom(data):
   return builders.Phantom, recipe, {"fingerprint": key, "split": "patient"}
 
 
-def _chest_xray(data):
-  """Returns builder class, recipe, and facts of a folder of radiographs."""
+def entries(data) -> tuple[list[folders.Entry], tuple[str, ...]]:
+  """Returns the entries of the folder that `data` names, and its classes."""
+  if data.name == "chest_xray":
+    return folders.kaggle(data.dir, data.split)
+  from jaxfake.data import generated
+
+  return generated.entries(data.dir, data.split)
+
+
+def _folder(data):
+  """Returns builder class, recipe, and facts of a folder of images."""
   from jaxfake.data import builders, work
 
-  entries, classes = folders.kaggle(data.dir, data.split)
-  key = folders.fingerprint(entries)
+  found, classes = entries(data)
+  key = folders.fingerprint(found)
+  synthetic = data.name == "generated"
   recipe = builders.Recipe(
     name=f"{data.split}-{key}",
-    items={
-      s: [e for e in entries if e.split == s] for s in folders.SPLITS
-    },
+    items={s: [e for e in found if e.split == s] for s in folders.SPLITS},
     classes=classes,
     read=builders.read_entry,
     pool=work.threads,
     unreadable=data.unreadable,
+    extra=builders.provenance_features() if synthetic else {},
   )
-  facts = {"fingerprint": key, "split": data.split}
-  return builders.ChestXray, recipe, facts
+  cls = builders.Generated if synthetic else builders.ChestXray
+  return cls, recipe, {"fingerprint": key, "split": data.split}
+
+
+def root() -> pathlib.Path:
+  """Returns where data sets are prepared, the same folder as TFDS's own."""
+  path = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+  return pathlib.Path(path).expanduser().absolute()
 
 
 def _prepared(cls, recipe) -> pathlib.Path:
   """Returns the folder of a recipe's records, on disk and whole."""
-  import tensorflow_datasets as tfds
-
-  root = os.environ.get("TFDS_DATA_DIR") or tfds.core.constants.DATA_DIR
-  root = pathlib.Path(root).expanduser().absolute()
-  home = root / cls.name / recipe.name
+  home = root() / cls.name / recipe.name
   # TFDS writes elsewhere and renames, so what has this name is whole.
   directory = home / str(cls.VERSION)
   if directory.exists():
     return directory
-  with _locked(root / cls.name / f"{recipe.name}.lock"), _quiet():
+  with _locked(home.with_name(f"{recipe.name}.lock")), _quiet():
     if not directory.exists():
       # What a killed preparation left behind: nobody else is at work.
       for rest in home.glob("incomplete.*"):
         shutil.rmtree(rest)
-      builder = cls(data_dir=root, config=recipe, file_format="array_record")
+      builder = cls(data_dir=root(), config=recipe, file_format="array_record")
       builder.download_and_prepare()
   return directory
 

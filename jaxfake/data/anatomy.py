@@ -38,6 +38,7 @@ class Patient:
   rib_drop: float  # Vertical span of a rib over the chest's depth.
   rib_size: float  # Half height of a rib.
   bone: float  # Mineral density, 1 typical.
+  bend: tuple  # Phases of a slight bend of all shapes, rad.
   scoliosis: tuple  # Amplitude and phase of the spine's bend.
   domes: tuple  # How much lower the left dome is, height of the domes; of h.
   breast: float  # Depth of breast tissue.
@@ -65,6 +66,7 @@ class Patient:
       rib_drop=w * (0.55 + 0.2 * adult) * rng.normal(1, 0.1),
       rib_size=w * rng.normal(0.047, 0.004),
       bone=rng.normal(1, 0.12),
+      bend=tuple(rng.uniform(0, 6.28) for _ in range(4)),
       scoliosis=(w * rng.normal(0, 0.02), rng.uniform(0, 6.28)),
       domes=(rng.normal(0.04, 0.02), rng.normal(0.2, 0.03)),
       breast=max(0.0, rng.normal(0.08, 0.15)) * w * (adult > 0.6),
@@ -74,7 +76,7 @@ class Patient:
         rng.uniform(0.35, 0.6),
         rng.uniform(0.16, 0.3),
       ),
-      head=rng.uniform(0.02, 0.2) * (rng.random() < 0.5 - 0.4 * adult),
+      head=rng.uniform(0.02, 0.2) * (rng.random() < 0.7 - 0.6 * adult),
       tree=int(rng.integers(2**31)),
       disease=int(rng.integers(2**31)),
     )
@@ -103,7 +105,7 @@ class View:
       field=rng.uniform(0.93, 1.1),
       aspect=rng.uniform(1.0, 1.25),
       x=rng.normal(0, 0.05),
-      v=rng.normal(0.55, 0.04),
+      v=rng.normal(0.59, 0.04),
       roll=rng.normal(0, 0.03),
       yaw=rng.normal(0, 0.05),
       pitch=rng.normal(0, 0.06),
@@ -151,30 +153,54 @@ def _rng(*path):
 
 
 class Grid:
-  """World coordinates of n x n pixels; x, v are float32 (n, n) in cm."""
+  """World coordinates of n x n pixels; x, v are float32 (n, n) in cm.
+
+  A gentle bend of space, the patient's own, keeps outlines from being the
+  perfect curves they are made of.
+  """
 
   def __init__(self, patient, view, n):
-    p = patient
+    self.n, self._p, self._view = n, patient, view
+    height = max(1.55 * patient.h, 2.35 * patient.w / view.aspect)
+    height *= view.field
+    self.width, self.height = height * view.aspect, height
+    self.pixel = height * math.sqrt(view.aspect) / n  # Geometric mean, cm.
     u = (np.arange(n, dtype=np.float32) + 0.5) / n - 0.5
-    height = view.field * max(1.55 * p.h, 2.35 * p.w / view.aspect)
-    a, b = u[None, :] * height * view.aspect, u[:, None] * height
+    a, b = u * self.width, u[:, None] * height
     c, s = math.cos(view.roll), math.sin(view.roll)
-    self.n, self.pixel = n, height * math.sqrt(view.aspect) / n
-    self.x = np.float32(c * a - s * b + view.x * p.w)
-    self.v = np.float32(s * a + c * b + view.v * p.h)
-    self._inverse = (c, s, height, view)
-    self._p = p
+    x = c * a - s * b + view.x * patient.w
+    v = s * a + c * b + view.v * patient.h
+    bent = self._bend(x, v)
+    self.x, self.v = x + bent[0], v + bent[1]
+
+  def _bend(self, x, v):
+    size, phase = 0.012 * self._p.w, self._p.bend
+    x, v = x * (5 / self._p.w), v * (5 / self._p.w)
+    return (
+      size * (np.sin(v + phase[0]) + np.sin(0.6 * x - 0.7 * v + phase[1])),
+      size * (np.sin(x + phase[2]) + np.sin(0.6 * v + 0.7 * x + phase[3])),
+    )
 
   def pixels(self, x, v):
-    """Column and row, fractional, of world points."""
-    c, s, height, view = self._inverse
-    x, v = x - view.x * self._p.w, v - view.v * self._p.h
-    a, b = (c * x + s * v) / (height * view.aspect), (c * v - s * x) / height
+    """Column and row, fractional, of world points; first order in the bend."""
+    bent = self._bend(x, v)
+    x = x - bent[0] - self._view.x * self._p.w
+    v = v - bent[1] - self._view.v * self._p.h
+    c, s = math.cos(self._view.roll), math.sin(self._view.roll)
+    a, b = (c * x + s * v) / self.width, (c * v - s * x) / self.height
     return (a + 0.5) * self.n - 0.5, (b + 0.5) * self.n - 0.5
+
+  def distance(self, x, v):
+    """Distance (cm) of every pixel to a world point, straight: (n, n)."""
+    column, row = self.pixels(x, v)
+    i = np.arange(self.n, dtype=np.float32)
+    a = (i - float(column)) * (self.width / self.n)
+    b = (i - float(row)) * (self.height / self.n)
+    return np.sqrt(a * a + (b * b)[:, None])
 
   def rows(self, lo, hi):
     """Slice of the rows that meet lo < v < hi."""
-    edge = self.v[:, [0, -1]]
+    edge = self.v[:, :: self.n // 8]
     hit = np.flatnonzero((edge.max(1) > lo) & (edge.min(1) < hi))
     return slice(hit[0], hit[-1] + 1) if len(hit) else slice(0, 0)
 
@@ -229,7 +255,7 @@ def _cage(p, v):
   outer = apex + (p.w - apex) * s - 0.06 * p.w * np.maximum(t - 1, 0) ** 2
   close = np.clip(t / 0.25, 0, 1)
   inner = apex - (apex - spine) * _chord((1 - close) ** 2)
-  return outer, inner, 0.45 + 0.55 * s
+  return outer, inner, 0.55 + 0.45 * s - 0.25 * np.maximum(t - 0.5, 0)
 
 
 def _cavity(p, view, g):
@@ -287,22 +313,22 @@ def _body(p, view, g):
   bulge = np.exp(-(((v - 0.02 * p.h) / (0.35 * p.h)) ** 2))
   edge = outer + p.wall
   edge = edge + np.maximum(arm - edge, 0) * bulge
-  slope = -0.3 * p.h + 0.3 * x  # Trapezius, neck to shoulder.
+  slope = -0.45 * p.h + 0.38 * x  # Trapezius, neck to shoulder.
   slope = slope + 0.2 * p.h * np.maximum(x / arm - 0.75, 0) ** 2 * 4
 
   def shape(inset):
     q = (x / (edge - inset)) ** 2
     chord = 2 * (p.d * 1.25 - inset) * np.maximum(1 - q * np.sqrt(q), 0) ** 0.45
-    lift = np.clip((v - slope - inset) / (0.4 * p.h), 0, 1)
+    lift = np.clip((v - slope - inset) / (0.45 * p.h), 0, 1)
     chord = chord * (0.25 + 0.75 * lift) * _chord(
       (1 - np.clip(lift / 0.12, 0, 1)) ** 2)
-    neck = 0.36 * p.w - inset
-    chord = chord**4 + (1.7 * neck * _chord((x / neck) ** 2)) ** 4
+    neck = 0.42 * p.w - inset
+    chord = chord**4 + (2.4 * neck * _chord((x / neck) ** 2)) ** 4
     for sign in (-1, 1):
       dist, t = _segment(g.x, v, sign * 1.12 * p.w, 0.1 * p.h,
                          sign * (1.12 * p.w + 2 * p.w * math.sin(view.arms)),
                          0.1 * p.h + 2 * p.w * math.cos(view.arms))
-      r = (0.3 - 0.06 * t) * p.w - inset
+      r = (0.36 - 0.1 * t) * p.w - inset
       chord = chord + (2 * r * _chord((dist / r) ** 2)) ** 4
     if p.head:
       q = (x / (0.62 * p.w)) ** 2 + ((v - (p.head - 0.85) * p.h) / (0.55 * p.h)) ** 2
@@ -325,7 +351,7 @@ def _spine(p, view, g):
   y = 2 * (level - np.floor(level)) - 1  # -1 to 1 within a vertebra.
   waist = half * (0.9 + 0.12 * y * y)
   q = (x / waist) ** 2
-  body = _chord(q**3) * (1 - _ramp((np.abs(y) - 0.78) / 0.1))
+  body = _chord(q**3) * (1 - _ramp((np.abs(y) - 0.8) / 0.12))
   plate = np.exp(-(((np.abs(y) - 0.74) / 0.07) ** 2)) * _chord(q**2)
   wall = np.exp(-(((np.abs(x) - waist * 0.93) / (0.12 * half)) ** 2))
   wall *= np.abs(y) < 0.78
@@ -335,7 +361,7 @@ def _spine(p, view, g):
   spike = np.exp(-(spike**4))
   wing = np.exp(-(((y + 0.25) / 0.35) ** 2)) * _ramp(
     (1.75 * half - np.abs(x)) / (0.3 * half)) * (np.abs(x) > 0.6 * half)
-  bone = 0.45 * body + 0.18 * plate + 0.14 * wall + 0.22 * ring
+  bone = 0.12 * _chord(q) + 0.3 * body + 0.14 * plate + 0.14 * wall + 0.22 * ring
   return p.w / 8 * (bone + 0.25 * spike + 0.16 * wing), mid
 
 
@@ -355,7 +381,7 @@ def _ribs(p, view, g, mid, rng):
     b = max(b, 0.1 * p.w)
     vc = (i + 0.25) * pitch + b
     a = float(_cage(p, vc)[0]) + 0.25 * size
-    last = (2.6, 2.4)[i] if i < 2 else (2.2 - 0.03 * i, 1.5, 1.15)[max(i - 9, 0)]
+    last = (2.55 - 0.035 * i, 1.5, 1.15)[max(i - 9, 0)]
     s = g.rows(vc - b - 3 * size, vc + b + 3 * size)
     x = g.x[s] - mid[s] * _ramp(2 - 2 * np.abs(g.x[s]) / p.w)
     v = g.v[s] - vc - np.where(x > 0, jitter[0], jitter[1])
@@ -398,7 +424,7 @@ def _girdle(p, view, g):
     inside = np.minimum(inside, ((x1 - x0) * (v - v0) - (v1 - v0) * (x - x0)) / n)
   rim = np.exp(-((inside / (0.022 * p.w)) ** 2))
   rim *= 0.4 + 0.6 * _ramp((x - corners[2][0] + 0.1 * p.w) / (0.1 * p.w))
-  bone += p.w / 8 * (0.12 * _ramp(inside / (0.03 * p.w)) + 0.25 * rim)
+  bone += p.w / 8 * (0.12 * _ramp(inside / (0.03 * p.w)) + 0.4 * rim)
   for sign in (-1, 1):
     x0, v0 = sign * (1.13 * p.w), 0.1 * p.h
     x1 = x0 + sign * 2 * p.w * math.sin(view.arms)
@@ -419,14 +445,14 @@ def _tree(p, rng):
   """
   points = []
   for sign in (-1, 1):
-    n = 10
+    n = 12
     angle = np.linspace(-1.35, 1.65, n) + rng.normal(0, 0.12, n)
     direction = np.stack([sign * np.cos(angle), np.sin(angle) * 1.1,
                           rng.normal(0, 0.4, n)])
     start = np.array([sign * 0.24 * p.w, 0.5 * p.h, 0])[:, None]
     start = start + rng.normal(0, 0.03 * p.w, (3, n))
     start[1] += 0.12 * p.h * np.sin(angle)
-    r = 0.045 * p.w * rng.uniform(0.6, 1.1, n)
+    r = 0.042 * p.w * rng.uniform(0.6, 1.1, n)
     for level in range(6):
       direction = direction / np.linalg.norm(direction, axis=0)
       length = p.w * 0.27 * 0.8**level * rng.uniform(0.6, 1.2, len(r))
@@ -541,11 +567,11 @@ def thickness(p, view, g, balls=()):
   blood, small_air = _vessels(p, view, g)
   lung = np.maximum(lung - np.minimum(blood, 0.6 * lung), 0)
   fine = _texture(p.tree + 1, g, 1.3 * p.w, 0.9)
-  lung = lung * (1 + 0.02 * fine)
+  lung = lung * (1 + 0.028 * fine)
   lung = lung * (1 - _opacity(p, view, g, small_air))
   mask = np.zeros_like(g.x)
   for x, v, depth, r in balls:
-    d = _norm(g.x - x - view.yaw * depth, g.v - v * view.breath - view.pitch * depth)
+    d = g.distance(x + view.yaw * depth, v * view.breath + view.pitch * depth)
     lung = np.maximum(lung - 2 * r * _chord((d / r) ** 2), 0)
     mask = np.maximum(mask, d < r)
   air = _airways(p, view, g)
@@ -553,7 +579,7 @@ def thickness(p, view, g, balls=()):
     r, x, v = p.bubble
     q = ((g.x - x * p.w) / (1.4 * r)) ** 2
     q = q + ((g.v - (view.breath + p.domes[0] + v) * p.h) / r) ** 2
-    air = air + r * _chord(q)
+    air = air + 1.5 * r * _chord(q)
   spine, mid = _spine(p, view, g)
   bone = spine + _ribs(p, view, g, mid, _rng(p.tree, 2)) + _girdle(p, view, g)
   bone = np.minimum(bone * p.bone, 0.5 * whole)

@@ -19,8 +19,9 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from jaxfake import errors
-from jaxfake.data import folders, image_file, work
+from jaxfake.data import folders, generated, image_file, work
 
+UNLABELLED = "(no class)"  # Counted under this name; label -1.
 SHARD = 256  # Images; TFDS holds one shard in memory while it is written.
 
 
@@ -43,10 +44,11 @@ def png(image: np.ndarray) -> bytes:
 def read_entry(entry: folders.Entry) -> dict | image_file.ImageError:
   """Returns an entry's record, or the ImageError, for the builder to list."""
   try:
-    data = image_file.read_bytes(entry.path)
+    data = generated.read_bytes(entry)
     image = image_file.read(data)
   except image_file.ImageError as error:
-    return image_file.ImageError(entry.path, error.reason)
+    place = "" if entry.record is None else f"[{entry.record}]"
+    return image_file.ImageError(entry.path + place, error.reason)
   digest = hashlib.sha256(data).digest()
   return {
     "image": Png(png(image), image.shape, digest),
@@ -84,6 +86,16 @@ def mask_features() -> dict:
   }
 
 
+def provenance_features() -> dict:
+  """Returns the features that say how a generated image was made."""
+  return {
+    "seed": tfds.features.Scalar(np.int64),
+    "index": tfds.features.Scalar(np.int64),
+    "model": tfds.features.Text(),
+    "checkpoint_sha256": tfds.features.Text(),
+  }
+
+
 @dataclasses.dataclass(eq=False)
 class Recipe(tfds.core.BuilderConfig):
   """What one prepared data set is made of; `name` is its folder's name.
@@ -113,7 +125,9 @@ class _Builder(tfds.core.ShardBasedBuilder, skip_registration=True):
   def _info(self):
     features = {
       "image": tfds.features.Image(shape=(None, None, 1)),
-      "label": tfds.features.ClassLabel(names=list(self.builder_config.classes)),
+      "label": tfds.features.ClassLabel(
+        names=list(self.builder_config.classes)
+      ),
       "patient": tfds.features.Text(),
       "id": tfds.features.Text(),
       **self.builder_config.extra,
@@ -170,8 +184,10 @@ class _Builder(tfds.core.ShardBasedBuilder, skip_registration=True):
     """Counts what can be read back: a full disk fails without an exception."""
     for split in self.info.splits:
       n = self.info.splits[split].num_examples
+      if not n:
+        raise errors.DataError(f"none of the {split} images can be read")
       try:
-        back = len(self.as_data_source(split)) if n else 0
+        back = len(self.as_data_source(split))
       except Exception as error:  # The reader's own, of many kinds.
         raise errors.DataError(
           f"{self.data_dir}: written, but cannot be read back ({error}); is the"
@@ -213,13 +229,13 @@ class Tally:
     self._digest = hashlib.sha256()
 
   def add(self, split, record):
-    name = self._classes[record["label"]]
+    label = record["label"]
+    name = self._classes[label] if label >= 0 else UNLABELLED
     self._counts[split][name] += 1
     self._patients[split].add(record["patient"])
     self._shapes[record["image"].shape] += 1
     self._digest.update(
-      f"{split}\n{name}\n{record['id']}\n".encode("utf-8", "surrogateescape")
-      + record["image"].sha256
+      f"{split}\n{name}\n{record['id']}\n".encode() + record["image"].sha256
     )
 
   def facts(self):
@@ -227,7 +243,7 @@ class Tally:
     names = [s for s in folders.SPLITS if s in sets]
     return {
       "counts": {
-        s: {c: self._counts[s][c] for c in self._classes} for s in names
+        s: {c: 0 for c in self._classes} | dict(self._counts[s]) for s in names
       },
       "patients": {s: len(sets[s]) for s in names},
       "patient_overlap": {

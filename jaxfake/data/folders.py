@@ -24,9 +24,10 @@ _PATIENT = (
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-  """One image to prepare. `path` is absolute; `id` is relative to the folder.
+  """One image to prepare. `path` is absolute; `id` is unique in the folder.
 
-  `extra` holds what else the record keeps, by feature name.
+  `extra` holds what else the record keeps, by feature name; `record` is the
+  place in an ArrayRecord shard, where `path` is one.
   """
 
   split: str
@@ -35,6 +36,7 @@ class Entry:
   id: str
   path: str
   extra: dict = dataclasses.field(default_factory=dict)
+  record: int | None = None
 
 
 def patient_of(name: str) -> str:
@@ -64,19 +66,19 @@ def kaggle(folder: str, policy: str) -> tuple[list[Entry], tuple[str, ...]]:
   "patient" pools them (or classes directly beneath) and splits by patient.
   Entries come by split, then by path. DataError says which folder lacks what.
   """
-  root = _root(folder)
-  parts = [name for name in SPLITS if (root / name).is_dir()]
+  base = root(folder, f"expected {LAYOUT}")
+  parts = [name for name in SPLITS if (base / name).is_dir()]
   if policy == "official" and len(parts) < len(SPLITS):
     missing = [name for name in SPLITS if name not in parts]
     raise errors.DataError(
-      f"{root}: no folder {' or '.join(missing)}; data.split=official expects"
+      f"{base}: no folder {' or '.join(missing)}; data.split=official expects"
       f" {LAYOUT}; use data.split=patient to pool what is there"
     )
-  tops = [root / name for name in parts] or [root]
+  tops = [base / name for name in parts] or [base]
   classes = sorted({d.name for top in tops for d in _folders(top)})
   if not classes:
     raise errors.DataError(
-      f"{root}: no class folders found; expected {LAYOUT}, or CLASS/* for"
+      f"{base}: no class folders found; expected {LAYOUT}, or CLASS/* for"
       " data.split=patient"
     )
   entries = []
@@ -89,44 +91,46 @@ def kaggle(folder: str, policy: str) -> tuple[list[Entry], tuple[str, ...]]:
           f" hold images of every class ({', '.join(classes)})"
         )
       for file in files:
-        patient = patient_of(file.name)
+        # A name that is not UTF-8 cannot be stored as it is.
+        id = os.fsencode(file.relative_to(base)).decode(errors="replace")
+        patient = patient_of(id)
         split = top.name if policy == "official" else split_of(patient)
-        id = file.relative_to(root).as_posix()
         entries.append(Entry(split, label, patient, id, str(file)))
   entries.sort(key=lambda e: (SPLITS.index(e.split), e.id))
   return entries, tuple(classes)
 
 
 def fingerprint(entries: list[Entry]) -> str:
-  """Returns 16 hex digits of all names, sizes, times of change, and labels.
+  """Returns 16 hex digits of all names, labels, sizes and times of change.
 
   Times, not contents, because this is asked at every start and a large folder
   may lie on a slow disk; contents are hashed once, while they are prepared.
   DataError if a file has gone.
   """
-  digest = hashlib.blake2b(digest_size=8)
+  digest, status = hashlib.blake2b(digest_size=8), {}
   for e in entries:
-    try:
-      status = os.stat(e.path)
-    except OSError as error:
-      raise errors.DataError(f"{e.path}: {error.strerror}") from error
-    line = f"{e.id}\n{e.split}\n{e.label}\n{e.patient}\n{e.extra}\n"
-    line += f"{status.st_size}\n{status.st_mtime_ns}\n"
-    digest.update(line.encode("utf-8", "surrogateescape"))
+    if e.path not in status:  # A shard holds many.
+      try:
+        status[e.path] = os.stat(e.path)
+      except OSError as error:
+        raise errors.DataError(f"{e.path}: {error.strerror}") from error
+    size, time = status[e.path].st_size, status[e.path].st_mtime_ns
+    line = e.id, e.split, e.label, e.patient, e.extra, e.record, size, time
+    digest.update(repr(line).encode())
   return digest.hexdigest()
 
 
-def _root(folder):
+def root(folder: str, expected: str) -> pathlib.Path:
+  """Returns data.dir as an absolute path to a folder, else says what is."""
   if not folder:
     raise errors.ConfigError(
-      "data.dir is empty: name the folder of images, --config.data.dir=FOLDER,"
-      f" laid out as {LAYOUT}"
+      f"data.dir is empty: give the folder, --config.data.dir=FOLDER; {expected}"
     )
-  root = pathlib.Path(folder).expanduser().absolute()
-  if not root.is_dir():
-    what = "not a folder" if root.exists() else "no such folder"
-    raise errors.DataError(f"{root}: {what} (data.dir); expected {LAYOUT}")
-  return root
+  path = pathlib.Path(folder).expanduser().absolute()
+  if not path.is_dir():
+    what = "not a folder" if path.exists() else "no such folder"
+    raise errors.DataError(f"{path}: {what} (data.dir); {expected}")
+  return path
 
 
 def _seen(path):

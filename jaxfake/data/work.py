@@ -6,6 +6,7 @@ import contextlib
 import multiprocessing
 import os
 import sys
+import threading
 import time
 import types
 from collections.abc import Callable, Iterable, Iterator
@@ -52,7 +53,9 @@ def processes() -> futures.ProcessPoolExecutor:
   need this package alone, so an empty __main__ stands in while they start.
   """
   n = cores()
-  pool = futures.ProcessPoolExecutor(n, multiprocessing.get_context("spawn"))
+  pool = futures.ProcessPoolExecutor(
+    n, multiprocessing.get_context("spawn"), initializer=_end_with_parent
+  )
   main = sys.modules["__main__"]
   sys.modules["__main__"] = types.ModuleType("__main__")
   try:
@@ -61,6 +64,19 @@ def processes() -> futures.ProcessPoolExecutor:
   finally:
     sys.modules["__main__"] = main
   return pool
+
+
+def _end_with_parent():
+  """Ends this worker when its parent is gone, even by kill -9.
+
+  A pool's worker would wait for ever: it holds both ends of its queue.
+  """
+
+  def wait():
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+  threading.Thread(target=wait, daemon=True).start()
 
 
 @contextlib.contextmanager

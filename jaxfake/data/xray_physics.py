@@ -38,8 +38,8 @@ class Technique:
       dose=10 ** rng.uniform(4.5, 5.7),
       scatter=rng.uniform(0.15, 0.6),
       focus_mm=rng.uniform(0.15, 0.6),
-      level=rng.normal(-0.35, 0.16),
-      gain=rng.uniform(1.0, 1.6),
+      level=rng.normal(-0.35, 0.25),
+      gain=rng.uniform(0.9, 1.5),
       local=rng.uniform(0.15, 0.4),
       sharpen=rng.uniform(0.3, 0.9),
     )

@@ -240,14 +240,16 @@ def measures(config, dataset):
   @functools.cache
   def reference(gather):
     """What is measured against: it does not change during a run."""
-    n = min(config.eval.images, len(dataset.train))
-    spread = np.arange(n) * len(dataset.train) // n
-    images, labels = gather(read, Subset(dataset.train, spread))
+    # One n for all: the Fréchet distance's bias depends on it.
+    n = min(config.eval.images, len(dataset.train), len(dataset.held_out))
+
+    def spread(source):  # Evenly, since a source may be sorted by class.
+      return Subset(source, np.arange(n) * len(source) // n)
+
+    images, labels = gather(read, spread(dataset.train))
     features, _ = gather(describe, Rows(image=images))
     _, bank = gather(describe, dataset.train)
-    m = min(config.eval.images, len(dataset.held_out))
-    spread = np.arange(m) * len(dataset.held_out) // m
-    held, _ = gather(read, Subset(dataset.held_out, spread))
+    held, _ = gather(read, spread(dataset.held_out))
     held_features, held_small = gather(describe, Rows(image=held))
     return images, labels, features, bank, held, held_features, held_small
 
@@ -283,8 +285,7 @@ def measures(config, dataset):
       "spectrum_gap_db_held_out": floor.mean(),
       "nearest_train_rms": np.median(distance[:, 0]),
       "nearest_train_rms_held_out": np.median(held_distance),
-      "images_real": len(real),
-      "images_held_out": len(held),
+      "images": len(fake),
       "spectrum": pictures.curves(
         frequency[1:],
         {name: 10 * s[1:] for name, s in spectra.items()},

@@ -2,25 +2,24 @@
 
 `Conv` and `ConvTranspose` have the parameters of Flax's layers of those
 names; `conv` and `conv_transpose` mean what `lax`'s do. On GPU and TPU they
-are `lax`'s. On CPU XLA is slow at much of what a GAN is made of, so each map
-takes the form that was fastest there.
+are `lax`'s. On CPU XLA is slow at much of what a GAN is made of, so there each
+map takes the form that measured fastest.
 
-A convolution with kernel w, y = conv(x, w), is linear in x and in w, so with
-a cotangent g of y there are three maps,
+A convolution y = conv(x, w) is linear in x and in w, so with a cotangent g of
+y there are three maps, the partial derivatives of one form <g, conv(x, w)>:
 
-    forward (x, w) -> y,  input gradient (g, w) -> x,
-    kernel gradient (x, g) -> w,
+    forward (x, w) -> y
+    input gradient (g, w) -> x
+    kernel gradient (x, g) -> w
 
-the partial derivatives of one trilinear form, <g, conv(x, w)>. Hence each is
-the gradient of the others, and naming all three gives gradients of any order
-(the gradient penalties) the same fast forms. A transposed convolution is the
-input gradient used forwards.
+Each is the gradient of the others, so naming the three gives gradients of any
+order, hence gradient penalties, the same fast forms. A transposed convolution
+is the input gradient used forwards. `custom_vjp` has no forward mode: on CPU
+`jax.jvp` and `jax.hessian` through these raise.
 
-Figures are GFLOP/s, the best of five, float32, two Zen 3 cores (peak about
-180), jaxlib 0.10.2 with `platform.compiler_options()`, without which lax's
-fall by a half and more. "4x4/2, 1 -> 64" is a kernel, a stride, channels.
-
-On CPU there is no forward-mode differentiation (`jax.jvp`): `custom_vjp`.
+Figures below are GFLOP/s, the best of five runs in float32 on two Zen 3 cores
+(peak about 180), jaxlib 0.10.2 with `platform.compiler_options()`. "4x4/2,
+1 -> 64" gives kernel, stride and channels of the convolution.
 """
 
 import functools
@@ -36,17 +35,17 @@ from flax.linen import dtypes
 from jax import lax
 
 Pair = tuple[int, int]
-Pads = tuple[Pair, Pair]  # (before, after) for each of height and width.
+Pads = tuple[Pair, Pair]  # (before, after), for height and for width.
 Padding = str | Sequence[Sequence[int]]
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 
-# At most this many kernel elements per output channel: gather and multiply.
+# Up to this many kernel elements per output channel, gather and multiply.
 # 4x4/2, 1 -> 64, 16 elements: 64 against lax's 40; 3x3, 3 -> 32, 27: 65
 # against 41; but 3x3, 8 -> 32, 72 elements: 25 against 118.
 SMALL_KERNEL = 32
 
-# At most this many input channels: the input gradient is one multiplication.
+# Up to this many input channels, the input gradient is one multiplication.
 # 4x4/2, 1 -> 64: 123 against 17 by phases; 8 -> 64: 156 against 84; 3x3,
 # 8 -> 32: 99 against 93; but 3x3, 32 -> 32: 31 against 114.
 FEW_CHANNELS = 8
@@ -58,7 +57,7 @@ class Geometry(typing.NamedTuple):
   size: Pair  # Of x.
   kernel: Pair
   strides: Pair
-  pads: Pads  # May be negative, which crops.
+  pads: Pads  # A negative pad crops.
 
 
 def conv(
@@ -72,8 +71,8 @@ def conv(
   """Convolution: (b, h, w, c), (kh, kw, c / groups, o) -> (b, h', w', o).
 
   As `lax.conv_general_dilated`, errors included. `padding` is "SAME", "VALID"
-  or a (before, after) pair for height and for width. Dilated and grouped
-  convolutions are lax's on every backend.
+  or a (before, after) pair for height and one for width. Dilated and grouped
+  convolutions are lax's everywhere.
   """
   plain = functools.partial(
     lax.conv_general_dilated,
@@ -83,25 +82,23 @@ def conv(
     dimension_numbers=NHWC,
     feature_group_count=groups,
   )
-  y = jax.eval_shape(plain, x, w)  # Raises lax's errors before we reshape.
+  y = jax.eval_shape(plain, x, w)  # Raises lax's errors for bad arguments.
   if groups > 1 or tuple(dilation) != (1, 1) or not _ours(x, w, y):
     return plain(x, w)
-  size, kernel = x.shape[1:3], w.shape[:2]
-  strides = _pair(strides)
+  size, kernel, strides = x.shape[1:3], w.shape[:2], tuple(strides)
   if isinstance(padding, str):
     padding = lax.padtype_to_pads(size, kernel, strides, padding)
-  pads = _pair(map(_pair, padding))
-  unpadded = pads == ((0, 0), (0, 0))
-  if unpadded and kernel == (1, 1):
+  pads = _static(padding)
+  if pads == ((0, 0), (0, 0)) and kernel == (1, 1):
     # lax's kernel gradient would transpose the whole of x.
     return jnp.tensordot(x[:, :: strides[0], :: strides[1]], w[0, 0], 1)
-  if unpadded and kernel == size:
+  if pads == ((0, 0), (0, 0)) and kernel == size:
     return jnp.tensordot(x, w, 3)[:, None, None]
   if (
     strides == (1, 1) and w.shape[3] <= FEW_CHANNELS and w.shape[3] < w.shape[2]
   ):
-    # At stride 1 the two are one map, and the transposed one is fast at few
-    # outputs. 3x3, 64 -> 1: 65, 57 and 40 against 14, 18 and 7.
+    # Unstrided, either is also the other, and the transposed one is better at
+    # few outputs. 3x3, 64 -> 1, the three maps: 35, 30, 19 against 11, 14, 6.
     return conv_transpose(x, w, strides, pads)
   return _forward(Geometry(size, kernel, strides, pads), x, w)
 
@@ -114,9 +111,9 @@ def conv_transpose(
 ) -> jax.Array:
   """Transposed convolution: (b, h, w, c), (kh, kw, c, o) -> (b, h', w', o).
 
-  As `lax.conv_transpose` with `transpose_kernel=False`, errors included: the
-  kernel slides unflipped over x with strides - 1 zeros between its pixels, and
-  explicit `padding` pads that. "SAME" makes h' = h * stride.
+  As `lax.conv_transpose` with `transpose_kernel=False`, errors included: w
+  slides unflipped over x with strides - 1 zeros between its pixels. "SAME"
+  makes h' = h * stride; explicit pairs pad the spread x.
   """
   plain = functools.partial(
     lax.conv_transpose, strides=strides, padding=padding, dimension_numbers=NHWC
@@ -124,17 +121,14 @@ def conv_transpose(
   y = jax.eval_shape(plain, x, w)
   if not _ours(x, w, y):
     return plain(x, w)
-  kernel, strides = w.shape[:2], _pair(strides)
+  kernel, strides = w.shape[:2], tuple(strides)
   if isinstance(padding, str):
-    padding = [
-      _transpose_pads(k, s, padding)
-      for k, s in zip(kernel, strides, strict=True)
-    ]
-  # The convolution of which this is the input gradient takes y to x, with
-  # the kernel flipped.
-  pads = _pair(
-    (k - 1 - int(p[0]), k - 1 - int(p[1]))
-    for k, p in zip(kernel, padding, strict=True)
+    padding = map(functools.partial(_spread_pads, padding), kernel, strides)
+  # Now for the convolution of which this is the input gradient. It takes y to
+  # x, with the kernel flipped.
+  pads = tuple(
+    (k - 1 - before, k - 1 - after)
+    for k, (before, after) in zip(kernel, _static(padding), strict=True)
   )
   w = w[::-1, ::-1]
   if x.shape[1:3] == (1, 1) and pads == ((0, 0), (0, 0)):
@@ -150,13 +144,12 @@ def _ours(x, w, y) -> bool:
   return jax.default_backend() == "cpu" and shaped and real
 
 
-def _pair(values) -> tuple:
-  first, second = values
-  return first, second
+def _static(padding) -> Pads:
+  return tuple((int(before), int(after)) for before, after in padding)
 
 
-def _transpose_pads(k: int, s: int, padding: str) -> Pair:
-  """lax's reading of "SAME" and "VALID" for a transposed convolution."""
+def _spread_pads(padding: str, k: int, s: int) -> Pair:
+  """What lax means by "SAME" and "VALID" for a transposed convolution."""
   if padding == "VALID":
     return k - 1, max(k, s) - 1
   total = k + s - 2
@@ -164,43 +157,35 @@ def _transpose_pads(k: int, s: int, padding: str) -> Pair:
   return before, total - before
 
 
-# The three maps. `geo` is static; the kernel is (kh, kw, c, o) in each.
+# The three maps. `geo` is a Geometry, w is (kh, kw, c, o) in each.
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _forward(geo, x, w):
-  """y (b, h', w', o). lax's, except that XLA is slow at few channels."""
+  """y (b, h', w', o): lax's, but XLA is slow at few channels."""
   if math.prod(w.shape[:3]) > SMALL_KERNEL:
-    return lax.conv_general_dilated(
-      x, w, geo.strides, geo.pads, dimension_numbers=NHWC
-    )
+    return _lax(x, w, geo.pads, window_strides=geo.strides)
   return jnp.tensordot(_patches(geo, x), w.reshape(-1, w.shape[-1]), 1)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _kernel_gradient(geo, x, g):
-  """w (kh, kw, c, o). lax's, with x and g exchanging no roles.
+  """w (kh, kw, c, o): lax's for a convolution, here for transposed ones too.
 
-  What lax makes of a transposed convolution takes g for the kernel's input:
-  4x4/2, 256 -> 128 from 8x8 runs at 2. This runs at over 100.
+  Theirs spreads x and lets it be the larger kernel: 2 at 4x4/2, 256 -> 128
+  from 8x8 pixels, where this form has 105.
   """
   c, o = x.shape[-1], g.shape[-1]
   if math.prod(geo.kernel) * c <= SMALL_KERNEL:
     w = lax.dot_general(_patches(geo, x), g, (((0, 1, 2), (0, 1, 2)), ((), ())))
     return w.reshape(*geo.kernel, c, o)
-  # Channels stand for the batch, which is summed over; g is the kernel.
-  pads = [
+  # The channels of x stand for its batch, which is summed over; g is a kernel.
+  pads = tuple(
     (p, s * (m - 1) + k - n - p)
     for n, k, s, (p, _), m in zip(*geo, g.shape[1:3], strict=True)
-  ]
-  return lax.conv_general_dilated(
-    x,
-    g,
-    (1, 1),
-    pads,
-    rhs_dilation=geo.strides,
-    dimension_numbers=("CHWN", "IHWO", "HWNC"),
   )
+  letters = ("CHWN", "IHWO", "HWNC")
+  return _lax(x, g, pads, rhs_dilation=geo.strides, dimension_numbers=letters)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -208,16 +193,16 @@ def _input_gradient(geo, g, w):
   """x (b, h, w, c), by phases: the pixels of equal index modulo the stride.
 
   A phase meets only every stride-th element of the kernel, so it is a small
-  convolution of g at stride 1 and no zero is multiplied, where lax spreads g
-  with zeros: 4x4/2, 64 -> 128, 151 against 63; 128 -> 256, 172 against 92.
+  unstrided convolution of g, and no zeros are multiplied, where lax spreads g
+  with zeros. 4x4/2, 64 -> 128: 151 against 63; 128 -> 256: 172 against 92.
 
-  At few channels it is one multiplication by the whole kernel, whose products
-  each phase shifts and adds up.
+  At few channels all is one multiplication, whose products each phase shifts
+  and adds up.
   """
-  (h, width), _, s, _ = geo
-  n = g.shape[1:3]
-  m = (-(-h // s[0]), -(-width // s[1]))  # Pixels of a phase.
-  few = w.shape[2] <= FEW_CHANNELS
+  (height, width), _, s, _ = geo
+  n, c = g.shape[1:3], w.shape[2]
+  m = -(-height // s[0]), -(-width // s[1])  # Pixels of a phase.
+  few = c <= FEW_CHANNELS
   if few:  # Added up in float32 at least, as inside a product.
     wide = jnp.promote_types(g.dtype, jnp.float32)
     products = jnp.einsum(
@@ -226,79 +211,87 @@ def _input_gradient(geo, g, w):
 
   def phase(*r):
     # Pixel s * i + r meets element t + s * u at pixel i + q - u of g.
-    q, t = zip(
-      *(divmod(r[a] + geo.pads[a][0], s[a]) for a in (0, 1)), strict=True
-    )
-    elements = w[t[0] :: s[0], t[1] :: s[1]]
+    (q0, t0), (q1, t1) = (divmod(r[a] + geo.pads[a][0], s[a]) for a in (0, 1))
+    elements = w[t0 :: s[0], t1 :: s[1]]
     u = elements.shape[:2]
     if 0 in u:  # The kernel is smaller than the stride.
-      return jnp.zeros((g.shape[0], *m, w.shape[2]), g.dtype)
+      return jnp.zeros((g.shape[0], *m, c), g.dtype)
     if not few:
-      flipped = elements[::-1, ::-1].swapaxes(2, 3)
-      pads = [(u[a] - 1 - q[a], m[a] + q[a] - n[a]) for a in (0, 1)]
-      return lax.conv_general_dilated(
-        g, flipped, (1, 1), pads, dimension_numbers=NHWC
+      pads = (
+        (u[0] - 1 - q0, m[0] + q0 - n[0]),
+        (u[1] - 1 - q1, m[1] + q1 - n[1]),
       )
+      return _lax(g, elements[::-1, ::-1].swapaxes(2, 3), pads)
     shifted = (
       _pad(
-        products[:, :, :, t[0] + s[0] * i, t[1] + s[1] * j],
-        (i - q[0], m[0] + q[0] - i - n[0]),
-        (j - q[1], m[1] + q[1] - j - n[1]),
+        products[:, :, :, t0 + s[0] * i, t1 + s[1] * j],
+        ((i - q0, m[0] + q0 - n[0] - i), (j - q1, m[1] + q1 - n[1] - j)),
       )
       for i, j in np.ndindex(*u)
     )
     return functools.reduce(jnp.add, shifted).astype(g.dtype)
 
-  rows = [
-    jnp.stack([phase(i, j) for j in range(s[1])], axis=3) for i in range(s[0])
-  ]
-  x = jnp.stack(rows, axis=2)  # (b, m, s, m', s', c)
-  x = x.reshape(x.shape[0], m[0] * s[0], m[1] * s[1], x.shape[-1])
-  return x[:, :h, :width]
+  x = [jnp.stack([phase(i, j) for j in range(s[1])], 3) for i in range(s[0])]
+  x = jnp.stack(x, 2)  # (b, m0, s0, m1, s1, c)
+  x = x.reshape(g.shape[0], m[0] * s[0], m[1] * s[1], c)
+  return x[:, :height, :width]
 
 
-_forward.defvjp(
-  lambda geo, x, w: (_forward(geo, x, w), (x, w)),
-  lambda geo, saved, g: (
-    _input_gradient(geo, g, saved[1]),
-    _kernel_gradient(geo, saved[0], g),
-  ),
-)
-_input_gradient.defvjp(
-  lambda geo, g, w: (_input_gradient(geo, g, w), (g, w)),
-  lambda geo, saved, x: (
-    _forward(geo, x, saved[1]),
-    _kernel_gradient(geo, x, saved[0]),
-  ),
-)
-_kernel_gradient.defvjp(
-  lambda geo, x, g: (_kernel_gradient(geo, x, g), (x, g)),
-  lambda geo, saved, w: (
-    _input_gradient(geo, saved[1], w),
-    _forward(geo, saved[0], w),
-  ),
-)
+def _differentiate(f, by_first, by_second):
+  """Gives f(geo, a, b) the gradients by_first(ct, b) and by_second(a, ct)."""
+  f.defvjp(
+    lambda geo, a, b: (f(geo, a, b), (a, b)),
+    lambda geo, ab, ct: (by_first(geo, ct, ab[1]), by_second(geo, ab[0], ct)),
+  )
 
 
-def _pad(x, rows: Pair, columns: Pair):
-  """x with zeros around it; a negative count crops."""
-  pads = ((0, 0, 0), (*rows, 0), (*columns, 0), (0, 0, 0))
-  return lax.pad(x, jnp.zeros((), x.dtype), pads)
+def _swapped(f):
+  return lambda geo, a, b: f(geo, b, a)
+
+
+_differentiate(_forward, _input_gradient, _kernel_gradient)
+_differentiate(_input_gradient, _forward, _swapped(_kernel_gradient))
+_differentiate(_kernel_gradient, _swapped(_input_gradient), _forward)
+
+
+def _lax(x, w, pads, window_strides=(1, 1), dimension_numbers=NHWC, **kwargs):
+  """lax's convolution, safe at negative pads.
+
+  At those XLA's CPU convolution can read beyond x: openxla/xla#48713.
+  """
+  if min(map(min, pads)) < 0:
+    x, pads = _pad(x, pads), ((0, 0), (0, 0))
+  return lax.conv_general_dilated(
+    x, w, window_strides, pads, dimension_numbers=dimension_numbers, **kwargs
+  )
+
+
+def _pad(x, pads):
+  """x (b, h, w, c) with zeros around it, or cropped where `pads` < 0.
+
+  Cropped by a slice, for XLA may merge a crop by `lax.pad` into the padding of
+  the next convolution, whose zeros it then undoes: openxla/xla#48715.
+  """
+  zeros = [(max(a, 0), max(b, 0), 0) for a, b in pads]
+  x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *zeros, (0, 0, 0)])
+  (top, bottom), (left, right) = [(min(a, 0), min(b, 0)) for a, b in pads]
+  h, w = x.shape[1:3]
+  return x[:, -top : h + bottom, -left : w + right]
 
 
 def _patches(geo, x):
-  """(b, h', w', kh * kw * c): what the kernel sees from each place."""
-  x = _pad(x, *geo.pads)
-  end = [n - k + 1 for n, k in zip(x.shape[1:3], geo.kernel, strict=True)]
+  """(b, h', w', kh * kw * c): what the kernel meets at each place."""
+  x = _pad(x, geo.pads)
+  h, w = (n - k + 1 for n, k in zip(x.shape[1:3], geo.kernel, strict=True))
   views = [
-    x[:, i : i + end[0] : geo.strides[0], j : j + end[1] : geo.strides[1]]
+    x[:, i : i + h : geo.strides[0], j : j + w : geo.strides[1]]
     for i, j in np.ndindex(*geo.kernel)
   ]
   return jnp.concatenate(views, -1)
 
 
 class _Layer(nn.Module):
-  """Parameters, names and types of Flax's layers, from the same options."""
+  """Parameters of Flax's layers, from the same options."""
 
   features: int
   kernel_size: Pair
@@ -325,12 +318,12 @@ class _Layer(nn.Module):
 
 
 class Conv(_Layer):
-  """`flax.linen.Conv` on (b, h, w, c), without dilation and groups."""
+  """`flax.linen.Conv` for (b, h, w, c), without dilation and groups."""
 
   convolve = staticmethod(conv)
 
 
 class ConvTranspose(_Layer):
-  """`flax.linen.ConvTranspose` on (b, h, w, c)."""
+  """`flax.linen.ConvTranspose` for (b, h, w, c)."""
 
   convolve = staticmethod(conv_transpose)

@@ -1,0 +1,124 @@
+r"""Reads a folder that `python -m jaxfake.sample` made. Its format:
+
+    FOLDER/sampler.json     one object: {"classes": ["NORMAL", "PNEUMONIA"],
+                            "size": 64, "model": "gan", "seed": 0,
+                            "checkpoint_sha256": "...", "count": 20}
+    FOLDER/manifest.jsonl   one object per image, in order:
+                            {"file": "images/000000.png", "index": 0,
+                            "label": 0, "class": "NORMAL", "seed": 0,
+                            "model": "gan", "checkpoint_sha256": "..."}
+    FOLDER/images/*.png     8-bit gray PNG, marked synthetic in a text chunk
+
+or, in place of images/, FOLDER/NAME.array_record shards whose records are the
+same PNG bytes; "file" then names the shard, and "record" the place in it.
+
+"label" is an index into "classes", or null where the generator was told no
+class; such an image has label -1. Each image is its own patient,
+synthetic-SEED-INDEX. All are train, unless they are split by patient.
+"""
+
+import functools
+import json
+import pathlib
+
+from array_record.python import array_record_data_source
+
+from jaxfake import errors
+from jaxfake.data import folders, image_file
+
+FIELDS = "file", "index", "label", "class", "seed", "model", "checkpoint_sha256"
+_MADE_BY = "expected a folder made by python -m jaxfake.sample"
+
+
+def entries(folder: str, policy: str) -> tuple[list, tuple[str, ...]]:
+  """Returns the entries of FOLDER in the manifest's order, and its classes.
+
+  DataError names the file and line that is not as above, and a folder whose
+  sampling was not finished.
+  """
+  root = folders.root(folder, _MADE_BY)
+  general = _json(root / "sampler.json", _text(root / "sampler.json"))
+  manifest = root / "manifest.jsonl"
+  for field in "classes", "count":
+    if field not in general:
+      raise errors.DataError(
+        f"{root / 'sampler.json'}: no field {field!r}; {_MADE_BY}"
+      )
+  classes = tuple(general["classes"])
+  found = []
+  for number, line in enumerate(_text(manifest).splitlines(), 1):
+    where = f"{manifest}:{number}"
+    found.append(_entry(root, _json(where, line), where, classes, policy))
+  if len(found) != general["count"]:
+    raise errors.DataError(
+      f"{manifest}: {len(found)} images, but sampler.json promises"
+      f" {general['count']}; run the same jaxfake.sample command to finish them"
+    )
+  found.sort(key=lambda e: folders.SPLITS.index(e.split))
+  return found, classes
+
+
+def read_bytes(entry: folders.Entry) -> bytes:
+  """Returns an entry's PNG bytes, from its file or its place in a shard."""
+  if entry.record is None:
+    return image_file.read_bytes(entry.path)
+  where = f"{entry.path}[{entry.record}]"
+  try:
+    return _shard(entry.path)[entry.record]
+  except Exception as error:  # The reader's own, of many kinds.
+    raise image_file.ImageError(where, f"cannot be read: {error}") from error
+
+
+@functools.lru_cache(maxsize=64)
+def _shard(path):
+  return array_record_data_source.ArrayRecordDataSource(path)
+
+
+def _entry(root, line, where, classes, policy):
+  """Returns the Entry of one manifest line."""
+  if missing := [field for field in FIELDS if field not in line]:
+    raise errors.DataError(f"{where}: no field {missing[0]!r}; {_MADE_BY}")
+  label = -1 if line["label"] is None else line["label"]
+  if label != -1 and (
+    label not in range(len(classes)) or line["class"] != classes[label]
+  ):
+    raise errors.DataError(
+      f"{where}: label {label!r} is not class {line['class']!r} of"
+      f" {', '.join(classes)}, the classes in sampler.json"
+    )
+  path = root / line["file"]
+  if not path.resolve().is_relative_to(root.resolve()):
+    raise errors.DataError(f"{where}: {line['file']!r} lies outside the folder")
+  record = None
+  if path.suffix == ".array_record":
+    record = line.get("record")
+    if not isinstance(record, int):
+      raise errors.DataError(f"{where}: no place in the shard ('record')")
+  patient = f"synthetic-{line['seed']}-{line['index']}"
+  extra = {
+    "seed": line["seed"],
+    "index": line["index"],
+    "model": line["model"],
+    "checkpoint_sha256": line["checkpoint_sha256"],
+  }
+  split = folders.split_of(patient) if policy == "patient" else "train"
+  return folders.Entry(split, label, patient, patient, str(path), extra, record)
+
+
+def _text(path: pathlib.Path):
+  try:
+    return path.read_text()
+  except OSError as error:
+    raise errors.DataError(f"{path}: {error.strerror}; {_MADE_BY}") from error
+  except UnicodeDecodeError as error:
+    raise errors.DataError(f"{path}: is not text; {_MADE_BY}") from error
+
+
+def _json(where, text):
+  try:
+    value = json.loads(text)
+  except json.JSONDecodeError as error:
+    raise errors.DataError(f"{where}: is not JSON ({error})") from error
+  if not isinstance(value, dict):
+    raise errors.DataError(f"{where}: is not a JSON object")
+  return value
