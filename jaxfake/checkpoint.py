@@ -26,6 +26,9 @@ class Checkpoints:
       ),
     )
 
+  def steps(self) -> list[int]:
+    return sorted(self._manager.all_steps())
+
   def latest(self) -> int | None:
     return self._manager.latest_step()
 

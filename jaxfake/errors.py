@@ -1,4 +1,4 @@
-"""What a user can put right: `main` prints such an error as one line, exit 2."""
+"""Errors that a user can put right."""
 
 
 class UserError(Exception):

@@ -26,44 +26,47 @@ from jaxfake import errors
 
 # JAX, TFDS and Grain take seconds to import: a wrong flag must not wait.
 
-FLAGS = flags.FlagValues()
-config_flags.DEFINE_config_file(
-  "config", None, "FILE[:VARIANT]", lock_config=True, flag_values=FLAGS
-)
-flags.DEFINE_string("workdir", None, "Where the run goes.", flag_values=FLAGS)
-
 
 def parse(argv: list[str]):
   """The configuration and the run's folder. Raises ConfigError."""
+  values = flags.FlagValues()
+  config_flags.DEFINE_config_file(
+    "config", None, "FILE[:VARIANT]", flag_values=values, sys_argv=argv
+  )
+  flags.DEFINE_string("workdir", None, "Where it goes.", flag_values=values)
   try:
-    rest = FLAGS(argv)[1:]
+    rest = values(argv)[1:]
     if rest:
       raise errors.ConfigError(
         f"{rest[0]!r} is not a flag: expected --config and --workdir"
       )
-    if FLAGS.config is None:
-      raise errors.ConfigError(
-        "no --config: expected one, for example --config configs/dcgan.py:quick"
-      )
+    name = _config_argument(argv)
     # Where a config file failed, ml_collections raises on first use.
-    config = FLAGS.config.copy_and_resolve_references()
-    overrides = config_flags.get_override_values(FLAGS["config"])
+    config = values.config.copy_and_resolve_references()
+    overrides = config_flags.get_override_values(values["config"])
   except errors.ConfigError:
     raise
   except Exception as error:  # A config file may raise anything.
     raise errors.ConfigError(_one_line(error)) from error
-  if FLAGS.workdir is not None:
-    return config, pathlib.Path(FLAGS.workdir)
-  return config, default_workdir(_config_argument(argv), overrides)
+  if values.workdir is not None:
+    return config, pathlib.Path(values.workdir)
+  return config, default_workdir(name, overrides)
 
 
 def _config_argument(argv: list[str]) -> str:
-  for i, argument in enumerate(argv):
-    if argument in ("--config", "-config"):
-      return argv[i + 1]
-    if argument.startswith(("--config=", "-config=")):
-      return argument.split("=", 1)[1]
-  raise errors.ConfigError("no --config")
+  """FILE[:VARIANT] as given. Raises ConfigError where there is no such file."""
+  for flag, value in zip(argv, [*argv[1:], ""], strict=True):
+    if flag.lstrip("-") != "config":
+      flag, _, value = flag.partition("=")
+    if flag.lstrip("-") == "config":
+      if not os.path.isfile(value.partition(":")[0]):
+        raise errors.ConfigError(
+          f"--config {value}: no such file; expected one of configs/*.py"
+        )
+      return value
+  raise errors.ConfigError(
+    "no --config: expected one, for example --config configs/dcgan.py:quick"
+  )
 
 
 def default_workdir(config: str, overrides: dict) -> pathlib.Path:
@@ -79,11 +82,14 @@ def default_workdir(config: str, overrides: dict) -> pathlib.Path:
 def _one_line(error: Exception) -> str:
   """What an error says, in one line: of a traceback, its end."""
   # ml_collections quotes messages that are quoted already.
-  text = str(error).replace("\\n", "\n").replace("\\'", "'").strip("\"")
+  text = str(error).replace("\\n", "\n").replace("\\'", "'")
   lines = [x.strip() for x in text.splitlines() if x.strip()]
   if any(x.startswith("Traceback") for x in lines):
     lines = lines[-1:]
-  return ": ".join(lines) or type(error).__name__
+  if isinstance(error, LookupError | AttributeError) and "module" not in text:
+    lines = [x.strip("\"'") for x in lines]
+    lines[0] = f"--config has no field {lines[0]!r}"
+  return ". ".join(lines) or type(error).__name__
 
 
 def initialize_distributed() -> None:
@@ -115,7 +121,7 @@ def run(config, path: pathlib.Path) -> int:
   task.check(config)
   progress.quiet = jax.process_index() > 0
   dataset = data.prepare(config.data)
-  images = pipeline.Splits(dataset, config.data)
+  images = pipeline.splits(dataset, config.data)
   run = workdir.Workdir(path, writer=jax.process_index() == 0)
   run.open(config.to_dict(), dataset.facts)
   try:

@@ -21,6 +21,7 @@ NAMES = "phantom", "chest_xray", "generated"
 POLICIES = "official", "patient"
 UNREADABLE = "stop", "skip"
 VIEWS = 4  # Images of one phantom patient: anatomy.VIEWS_PER_PATIENT.
+FEW = 256  # Phantoms; below, starting processes costs more than it saves.
 # Patients 0 to 9, and so on: 70 % train, 10 % val, 20 % test. The first three
 # differ, so that a set of three patients has all splits.
 _PHANTOM_SPLITS = "train test val train train train test train train train"
@@ -95,6 +96,8 @@ def _phantom(data):
   from jaxfake.data import builders, work
 
   n, seed, nodules = (data.phantom[k] for k in ("images", "seed", "nodules"))
+  if data.size < 16:
+    raise errors.ConfigError(f"data.size={data.size}: at least 16 pixels")
   if n < 3 * VIEWS:
     raise errors.ConfigError(
       f"data.phantom.images={n}: at least {3 * VIEWS}, for a patient in each"
@@ -116,7 +119,7 @@ def _phantom(data):
     items=items,
     classes=("NORMAL", "PNEUMONIA"),
     read=builders.draw_phantom,
-    pool=work.processes,
+    pool=work.threads if n < FEW else work.processes,
     extra=builders.mask_features() if nodules else {},
   )
   return builders.Phantom, recipe, {"fingerprint": key, "split": "patient"}
@@ -164,13 +167,21 @@ def _prepared(cls, recipe) -> pathlib.Path:
   directory = home / str(cls.VERSION)
   if directory.exists():
     return directory
-  with _locked(home.with_name(f"{recipe.name}.lock")), _quiet():
-    if not directory.exists():
+  try:
+    with _locked(home.with_name(f"{recipe.name}.lock")), _quiet():
       # What a killed preparation left behind: nobody else is at work.
       for rest in home.glob("incomplete.*"):
         shutil.rmtree(rest)
       builder = cls(data_dir=root(), config=recipe, file_format="array_record")
-      builder.download_and_prepare()
+      builder.download_and_prepare()  # Nothing, where another process did it.
+  except (OSError, RuntimeError) as error:
+    # ArrayRecord's failed writes are RuntimeErrors that name the file.
+    if isinstance(error, RuntimeError) and str(home) not in str(error):
+      raise
+    raise errors.DataError(
+      f"{home}: cannot be written ({error}); is the disk full? TFDS_DATA_DIR"
+      " names another place"
+    ) from error
   return directory
 
 

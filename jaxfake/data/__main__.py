@@ -1,4 +1,4 @@
-"""python -m jaxfake.data list | prepare | check | describe: look at data."""
+"""python -m jaxfake.data list | prepare | check | describe."""
 
 import argparse
 import json
@@ -104,7 +104,7 @@ def _config(args):
 
 def _parser():
   parser = argparse.ArgumentParser(
-    prog="python -m jaxfake.data", description=__doc__.split(": ")[1]
+    prog="python -m jaxfake.data", description="Looks at data sets."
   )
   commands = parser.add_subparsers(required=True, metavar="COMMAND")
   for run in _list, _prepare, _check, _describe:

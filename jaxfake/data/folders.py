@@ -124,7 +124,8 @@ def root(folder: str, expected: str) -> pathlib.Path:
   """Returns data.dir as an absolute path to a folder, else says what is."""
   if not folder:
     raise errors.ConfigError(
-      f"data.dir is empty: give the folder, --config.data.dir=FOLDER; {expected}"
+      "data.dir is empty: name the folder, --config.data.dir=FOLDER (--dir"
+      f" FOLDER of jaxfake.data); {expected}"
     )
   path = pathlib.Path(folder).expanduser().absolute()
   if not path.is_dir():

@@ -81,26 +81,24 @@ def read(source: str | os.PathLike | bytes) -> np.ndarray:
         image.verify()
     with Image.open(io.BytesIO(data), formats=["PNG", "JPEG"]) as image:
       image.load()
-      gray = _gray(name, image)
-      orientation = _orientation(image)
+      upright = _UPRIGHT.get(image.getexif().get(0x0112), lambda a: a)
+      return np.ascontiguousarray(upright(_gray(name, image)))
   except ImageError:
     raise
   except Exception as error:  # Broken files raise nearly anything in Pillow.
     raise ImageError(name, f"is damaged: {_first_line(error)}") from error
-  return np.ascontiguousarray(_UPRIGHT.get(orientation, lambda a: a)(gray))
 
 
 def read_bytes(path: str | os.PathLike) -> bytes:
-  """Returns a regular file's bytes; ImageError if it is too large or no file."""
+  """Returns a file's bytes, at most one over the limit; or an ImageError."""
   name = os.fspath(path)
   if name.lower().endswith((".dcm", ".dicom")):
     raise ImageError(name, _DICOM)
   try:
-    status = os.stat(path)
-    if not stat.S_ISREG(status.st_mode):  # Reading a pipe would wait for ever.
+    if not stat.S_ISREG(
+      os.stat(path).st_mode
+    ):  # Reading a pipe would wait for ever.
       raise ImageError(name, "is not a file")
-    if status.st_size > MAX_BYTES:
-      raise ImageError(name, _too_large(status.st_size))
     with open(path, "rb") as file:
       data = file.read(MAX_BYTES + 1)
   except OSError as error:
@@ -113,10 +111,6 @@ _DICOM = (
 )
 
 
-def _too_large(size):
-  return f"is larger than {MAX_BYTES >> 20} MB ({size:,} bytes)"
-
-
 def _first_line(error):
   return (str(error).splitlines() or [""])[0][:200] or type(error).__name__
 
@@ -126,7 +120,7 @@ def _check(name, data):
   if not data:
     raise ImageError(name, "is empty (0 bytes)")
   if len(data) > MAX_BYTES:
-    raise ImageError(name, _too_large(len(data)))
+    raise ImageError(name, f"is larger than {MAX_BYTES >> 20} MB")
   if data[128:132] == b"DICM":
     raise ImageError(name, _DICOM)
   try:
@@ -208,15 +202,3 @@ def _gray(name, image):
     black = Image.new("RGBA", image.size, (0, 0, 0, 255))
     image = Image.alpha_composite(black, image)
   return np.array(image.convert("L"))
-
-
-def _orientation(image):
-  """Returns EXIF's orientation, 1 where it is absent or EXIF is broken.
-
-  Broken EXIF is common and says nothing about the pixels, so it is no reason
-  to refuse a picture.
-  """
-  try:
-    return image.getexif().get(0x0112, 1)
-  except Exception:
-    return 1

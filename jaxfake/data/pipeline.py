@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 import functools
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -94,15 +95,23 @@ def batches(
   return iter(stream[first:].to_iter_dataset())
 
 
-class Splits:
-  """What a task trains on and is measured against: `classes`, `train`,
-  `held_out` (val, or test where there is no val)."""
+class Splits(NamedTuple):
+  """What a task trains on and is measured against."""
 
-  def __init__(self, dataset, data):
-    self.classes = dataset.classes
-    self.train = Images(dataset.source("train"), data)
-    held = "val" if "val" in dataset.facts["counts"] else "test"
-    self.held_out = Images(dataset.source(held), data)
+  classes: tuple[str, ...]
+  train: Sequence
+  held_out: Sequence
+
+
+def splits(dataset, data) -> Splits:
+  """A prepared data set at the size of a config's `data`; held out is val, or
+  test where there is no val."""
+  held = "val" if "val" in dataset.facts["counts"] else "test"
+  return Splits(
+    dataset.classes,
+    Images(dataset.source("train"), data),
+    Images(dataset.source(held), data),
+  )
 
 
 def check(data) -> None:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxfake import errors, metrics, pictures
+from jaxfake import errors, metrics, pictures, platform
 from jaxfake.generators import augment, losses
 from jaxfake.models import dcgan
 from jaxfake.task import Rows, Subset, Task
@@ -72,11 +72,16 @@ def to_uint8(x: jax.Array) -> jax.Array:
   return jnp.clip(jnp.round((x + 1) * 127.5), 0, 255).astype(jnp.uint8)
 
 
+def compiled(fn):
+  """`jax.jit` with this machine's compiler options."""
+  return jax.jit(fn, compiler_options=platform.compiler_options())
+
+
 def sampler(config, classes):
-  """Jitted `sample(variables, seed, index, label)` -> uint8 (n, s, s, c)."""
+  """`sample(variables, seed, index, label)` -> uint8 (n, s, s, c), to be
+  compiled by the caller."""
   generator, _ = networks(config, classes)
 
-  @jax.jit
   def sample(variables, seed, index, label):
     z = latents(seed, index, config.model.latents)
     return to_uint8(generator.apply(variables, z, label, train=False))
@@ -186,7 +191,7 @@ def measures(config, dataset):
   sample = sampler(config, dataset.classes)
   conditional = config.model.conditional
 
-  @jax.jit
+  @compiled
   def draw(variables, batch):
     x = sample(variables, config.seed, batch["index"], batch["label"])
     return x.astype(jnp.float32).mean(-1, keepdims=True).round().astype(
@@ -195,7 +200,7 @@ def measures(config, dataset):
 
   read = jax.jit(lambda batch: (batch["image"], batch["label"]))
 
-  @jax.jit
+  @compiled
   def describe(batch):
     x = batch["image"]
     side = x.shape[1] // THUMBNAIL

@@ -1,0 +1,300 @@
+"""Synthetic radiographs from a trained generator, every one marked as such.
+
+Image i is a function of (seed, i) and its class alone: it does not change with
+--count or with where the command was interrupted. (Another machine or --batch
+multiplies in another order: single pixels may differ by one gray level.) The
+same command again goes on where it stopped. The folder it makes is a data set:
+data.name=generated.
+"""
+
+import argparse
+from collections.abc import Iterator
+import io
+import json
+import os
+import pathlib
+import sys
+
+from jaxfake import __version__, errors
+
+CHUNK = 512  # PNG files between lines in the manifest.
+SHARD = 8192  # Images of an ArrayRecord file.
+# What image tools look for: IPTC's code for media made by a trained algorithm.
+XMP = (
+  '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF'
+  ' xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description'
+  ' xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/"'
+  ' Iptc4xmpExt:DigitalSourceType="http://cv.iptc.org/newscodes/'
+  'digitalsourcetype/trainedAlgorithmicMedia"/></rdf:RDF></x:xmpmeta>'
+)
+
+
+def parser() -> argparse.ArgumentParser:
+  p = argparse.ArgumentParser(
+    prog="python -m jaxfake.sample", description=__doc__
+  )
+  add = p.add_argument
+  add("--workdir", required=True, help="a run of jaxfake.main")
+  add("--count", type=int, required=True, help="how many images")
+  add("--out", required=True, help="a folder to make, or to finish")
+  add(
+    "--class",
+    dest="name",
+    help="of a class-conditional run: only this class (else all, in turn)",
+  )
+  add("--seed", type=int, default=0, help="another seed, other images (0)")
+  add(
+    "--format",
+    choices=("png", "array_record"),
+    default="png",
+    help="one file an image, or shards of 8,192 (png)",
+  )
+  add("--batch", type=int, default=64, help="images at once (64)")
+  add("--step", type=int, help="a checkpoint other than the last")
+  return p
+
+
+def load(path: pathlib.Path, step: int | None = None):
+  """A run's config, classes and state, from its folder alone.
+
+  Raises ConfigError where the folder holds no run, or not that checkpoint.
+  """
+  import jax
+  import ml_collections
+
+  from jaxfake import checkpoint, loop, workdir
+  from jaxfake.data import pipeline
+  from jaxfake.generators import gan
+
+  config = ml_collections.ConfigDict(workdir.read_json(path / "config.json"))
+  classes = tuple(workdir.read_json(path / "dataset.json")["classes"])
+  errors.check_choice(f"{path}/config.json: task", config.task, ("gan",))
+  checkpoints = checkpoint.Checkpoints(path / "checkpoints")
+  steps = checkpoints.steps()
+  if not steps or step not in (None, *steps):
+    raise errors.ConfigError(
+      f"{path} has no checkpoint{'' if step is None else f' of step {step}'}:"
+      f" expected one of {steps or 'a run that has saved one'}"
+    )
+  _, _, everywhere = loop.mesh_and_shardings()
+  task = gan.make(config, pipeline.Splits(classes, (), ()))
+  like = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere),
+    jax.eval_shape(task.init, jax.random.key(0)),
+  )
+  state = checkpoints.restore(steps[-1] if step is None else step, like)
+  checkpoints.close()
+  return config, classes, state
+
+
+def images(config, classes, state, seed, labels, first, batch) -> Iterator:
+  """Yields uint8 (b, s, s, c) for indices first.. in order, `labels` long.
+
+  Every batch has one shape, and one is computed while another is written.
+  """
+  import jax
+  import numpy as np
+
+  from jaxfake import loop
+  from jaxfake.generators import gan
+
+  _, by_batch, _ = loop.mesh_and_shardings()
+  draw = gan.compiled(gan.sampler(config, classes))
+  before = None
+  for start in range(first, len(labels), batch):
+    index = np.arange(start, start + batch, dtype=np.int32)
+    label = np.resize(labels[start : start + batch], batch)
+    index, label = jax.device_put((index, label), by_batch)
+    now = draw(state.ema, seed, index, label)
+    if before is not None:
+      yield np.asarray(before)
+    before = now
+  if before is not None:
+    yield np.asarray(before)[: (len(labels) - first - 1) % batch + 1]
+
+
+def png(image, facts: dict) -> bytes:
+  """PNG bytes of uint8 (h, w, c), marked as synthetic in its text chunks."""
+  from PIL import Image, PngImagePlugin
+
+  info = PngImagePlugin.PngInfo()
+  info.add_text("Comment", "Synthetic image, not of a patient")
+  info.add_text("Software", f"jaxfake {__version__}")
+  info.add_text("jaxfake", json.dumps(facts, sort_keys=True))
+  info.add_itxt("XML:com.adobe.xmp", XMP)
+  out = io.BytesIO()
+  image = image[..., 0] if image.shape[-1] == 1 else image
+  Image.fromarray(image).save(out, "PNG", pnginfo=info)
+  return out.getvalue()
+
+
+def begin(out: pathlib.Path, facts: dict) -> int:
+  """Makes or reopens the folder; returns how many images it has already.
+
+  Raises ConfigError where other samples, or other files, are in it.
+  """
+  from jaxfake import workdir
+
+  about, manifest = out / "sampler.json", out / "manifest.jsonl"
+  if about.exists():
+    old = workdir.read_json(about)
+    if changed := [k for k in facts if k != "count" and old.get(k) != facts[k]]:
+      raise errors.ConfigError(
+        f"--out {out} holds other samples: "
+        + "; ".join(f"{k} {old.get(k)!r}, now {facts[k]!r}" for k in changed)
+      )
+    if facts["count"] < old["count"]:
+      raise errors.ConfigError(
+        f"--out {out} is for {old['count']} images: expected at least as many"
+      )
+  elif out.exists() and any(out.iterdir()):
+    raise errors.ConfigError(
+      f"--out {out} holds other files: expected a new or empty folder"
+    )
+  try:
+    out.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    raise errors.ConfigError(f"--out {out}: {error.strerror}") from error
+  workdir.write_json(about, facts)
+  if not manifest.exists():
+    return 0
+  lines = manifest.read_bytes().splitlines(keepends=True)
+  whole = [x for x in lines if x.endswith(b"\n")]  # Killed in a line.
+  part = manifest.with_name(manifest.name + ".part")
+  part.write_bytes(b"".join(whole))
+  part.replace(manifest)
+  return len(whole)
+
+
+def write_pngs(out: pathlib.Path, first: int, encoded: list[bytes]):
+  """One file an image, 10,000 a folder; returns their places."""
+  places = []
+  for i, data in enumerate(encoded, first):
+    file = pathlib.Path("images", f"{i // 10000:04}", f"{i:08}.png")
+    if not places or i % 10000 == 0:
+      (out / file).parent.mkdir(parents=True, exist_ok=True)
+    (out / file).write_bytes(data)
+    places.append({"file": str(file)})
+  return places
+
+
+def write_shard(out: pathlib.Path, first: int, encoded: list[bytes]):
+  """One ArrayRecord file of PNG bytes; returns their places."""
+  from array_record.python import array_record_module
+
+  file = f"synthetic-{first:08}.array_record"
+  part = out / (file + ".part")
+  writer = array_record_module.ArrayRecordWriter(str(part), "group_size:1")
+  for data in encoded:
+    writer.write(data)
+  writer.close()
+  part.replace(out / file)
+  return [{"file": file, "record": i} for i in range(len(encoded))]
+
+
+def run(args) -> int:
+  import jax
+  import numpy as np
+
+  from jaxfake import checkpoint, progress
+  from jaxfake.data import work
+
+  if args.count < 1 or args.batch < 1:
+    raise errors.ConfigError("--count and --batch: expected at least 1")
+  if args.seed not in range(2**32):
+    raise errors.ConfigError(f"--seed {args.seed}: expected 0 to 2**32 - 1")
+  config, classes, state = load(pathlib.Path(args.workdir), args.step)
+  batch = -(-args.batch // jax.device_count()) * jax.device_count()
+  conditional = config.model.conditional
+  if args.name is not None and not conditional:
+    raise errors.ConfigError(
+      f"--class {args.name}: {args.workdir} is not class-conditional"
+      " (model.conditional)"
+    )
+  if args.name is not None:
+    errors.check_choice("--class", args.name, classes)
+  every = np.arange(args.count, dtype=np.int32) % len(classes)
+  labels = every if args.name is None else every * 0 + classes.index(args.name)
+  facts = {
+    "model": config.model.name,
+    "checkpoint_sha256": checkpoint.sha256(state),
+    "seed": args.seed,
+    "synthetic": True,
+  }
+  out = pathlib.Path(args.out)
+  first = begin(
+    out,
+    facts
+    | {
+      "classes": list(classes),
+      "class": args.name,
+      "size": config.data.size,
+      "format": args.format,
+      "batch": batch,
+      "step": int(state.step),
+      "count": args.count,
+      "jaxfake": __version__,
+    },
+  )
+
+  def record(i: int) -> dict:
+    label = int(labels[i]) if conditional else None
+    name = None if label is None else classes[label]
+    return facts | {"index": i, "label": label, "class": name}
+
+  unit = CHUNK if args.format == "png" else SHARD
+  write = write_pngs if args.format == "png" else write_shard
+  # A batch begins at a multiple of its size whatever was done before, so that
+  # each image sits in the same row of the same computation.
+  start = first - first % batch
+  made = (
+    (start + k * batch + j, image)
+    for k, rows in enumerate(
+      images(config, classes, state, args.seed, labels, start, batch)
+    )
+    for j, image in enumerate(rows)
+  )
+  made = ((i, image) for i, image in made if i >= first)
+  encode = lambda item: png(item[1], record(item[0]))
+  chunk, at = [], first
+  with (
+    work.threads() as pool,
+    work.shown("sampling", args.count - first) as advance,
+    open(out / "manifest.jsonl", "a") as manifest,
+  ):
+    for data in work.in_order(pool, encode, made):
+      chunk.append(data)
+      advance()
+      done = at + len(chunk)
+      if done % unit == 0 or done == args.count:
+        places = write(out, at, chunk)
+        for i, place in enumerate(places, at):
+          manifest.write(json.dumps(place | record(i)) + "\n")
+        manifest.flush()
+        os.fsync(manifest.fileno())
+        chunk, at = [], done
+  progress.say(
+    f"{args.count} synthetic images of {args.workdir} in {out}\n"
+    "As a data set: --config.data.name=generated"
+    f" --config.data.dir={out} --config.data.split=patient"
+  )
+  return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+  args = parser().parse_args(argv)
+  try:
+    return run(args)
+  except errors.UserError as error:
+    print(f"jaxfake.sample: {error}", file=sys.stderr)
+    return 2
+  except OSError as error:
+    print(f"jaxfake.sample: {error}", file=sys.stderr)
+    return 1
+  except KeyboardInterrupt:
+    print("interrupted; the same command continues", file=sys.stderr)
+    return 130
+
+
+if __name__ == "__main__":
+  sys.exit(main())

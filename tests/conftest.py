@@ -1,0 +1,22 @@
+"""What the tests share: where data is, and a place for what is prepared."""
+
+import os
+import pathlib
+import tempfile
+
+import pytest
+
+# Before any test imports JAX, and for the processes that tests start: data
+# sets are prepared once, and the same tiny programs compiled once.
+_cache = tempfile.TemporaryDirectory(prefix="jaxfake-tests-")
+os.environ["TFDS_DATA_DIR"] = f"{_cache.name}/tfds"
+os.environ["JAX_COMPILATION_CACHE_DIR"] = f"{_cache.name}/xla"
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+
+
+@pytest.fixture(scope="session")
+def real_data() -> pathlib.Path:
+  """The folder of real radiographs and hostile files, where there is one."""
+  if "JAXFAKE_DATA" not in os.environ:
+    pytest.skip("JAXFAKE_DATA is not set: no real radiographs to test with")
+  return pathlib.Path(os.environ["JAXFAKE_DATA"])

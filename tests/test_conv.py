@@ -1,0 +1,406 @@
+"""Convolutions agree with lax's, to every derivative, and are not lax's."""
+
+import functools
+import re
+
+import hypothesis
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+from hypothesis import strategies as st
+from jax import lax
+
+from jaxfake import platform
+from jaxfake.models import conv as C
+
+SAME, VALID, ONES = "SAME", "VALID", (1, 1)
+
+# Halves the compiling, which is most of the time; XLA's passes stay.
+QUICK = {"xla_backend_optimization_level": 0}
+
+# size, kernel, (in, out) channels, strides, padding.
+CONV = {
+  "dcgan first": (16, (4, 4), (1, 12), (2, 2), SAME),
+  "dcgan inner": (8, (4, 4), (20, 12), (2, 2), SAME),
+  "dcgan last": (4, (4, 4), (20, 1), ONES, VALID),
+  "3x3": (7, (3, 3), (12, 20), ONES, SAME),
+  "1x1": (7, (1, 1), (12, 20), ONES, SAME),
+  "1x1 strided": (7, (1, 1), (12, 20), (2, 2), SAME),
+  "1x1 padded": (7, (1, 1), (12, 20), (2, 2), ((1, 0), (0, 2))),
+  "few outputs": (7, (3, 3), (12, 2), ONES, SAME),
+  "few inputs": (9, (3, 3), (2, 12), ONES, SAME),
+  "few inputs, large kernel": (9, (7, 7), (1, 12), (2, 2), SAME),
+  "odd size": (9, (4, 4), (12, 20), (2, 2), SAME),
+  "unseen edge": (10, (3, 3), (12, 20), (3, 3), VALID),
+  "kernel under stride": (10, (2, 2), (12, 20), (3, 3), SAME),
+  "unequal axes": (9, (1, 5), (12, 20), (1, 3), SAME),
+  "asymmetric": (8, (4, 3), (12, 20), (2, 1), ((2, 1), (0, 3))),
+  "wider than kernel": (5, (2, 2), (12, 20), (2, 2), ((3, 4), (0, 5))),
+  "cropped": (9, (3, 3), (12, 20), (2, 2), ((-2, 2), (1, -1))),
+}
+TRANSPOSED = {
+  "dcgan first": (1, (4, 4), (20, 12), ONES, VALID),
+  "dcgan inner": (5, (4, 4), (20, 12), (2, 2), SAME),
+  "dcgan last": (8, (4, 4), (20, 1), (2, 2), SAME),
+  "unstrided": (5, (3, 3), (12, 20), ONES, SAME),
+  "one pixel": (1, (4, 4), (20, 12), (2, 2), SAME),
+  "3x3": (5, (3, 3), (12, 20), (2, 2), SAME),
+  "5x5, to few": (5, (5, 5), (12, 3), (2, 2), VALID),
+  "kernel under stride": (5, (2, 2), (12, 20), (3, 3), VALID),
+  "unequal axes": (5, (1, 5), (12, 20), (1, 3), SAME),
+  "asymmetric": (5, (4, 3), (12, 20), (2, 1), ((2, 1), (0, 3))),
+  # lax's float32 gradient reads beyond x here (openxla/xla#48713).
+  "wider than kernel": (5, (2, 2), (3, 4), (3, 3), ((3, 0), (1, 2))),
+  "cropped": (5, (4, 4), (12, 20), (2, 2), ((-1, 2), (-2, -1))),
+}
+CASES = [
+  pytest.param(transposed, *case, id=f"{kind}, {name}")
+  for transposed, kind, cases in (
+    (False, "conv", CONV),
+    (True, "transposed", TRANSPOSED),
+  )
+  for name, case in cases.items()
+]
+
+
+def pair(transposed, strides, padding, **kwargs):
+  """Our function of (x, w) and lax's."""
+  if transposed:
+    return (
+      lambda x, w: C.conv_transpose(x, w, strides, padding),
+      lambda x, w: lax.conv_transpose(
+        x, w, strides, padding, dimension_numbers=C.NHWC
+      ),
+    )
+  dilation, groups = kwargs.get("dilation", ONES), kwargs.get("groups", 1)
+  return (
+    lambda x, w: C.conv(x, w, strides, padding, dilation, groups),
+    lambda x, w: lax.conv_general_dilated(
+      x,
+      w,
+      strides,
+      padding,
+      rhs_dilation=dilation,
+      feature_group_count=groups,
+      dimension_numbers=C.NHWC,
+    ),
+  )
+
+
+def inputs(size, kernel, channels, dtype=np.float32, groups=1, batch=3, seed=0):
+  rng = np.random.default_rng(seed)
+  size = (size, size) if isinstance(size, int) else size
+  x = rng.normal(size=(batch, *size, channels[0]))
+  w = rng.normal(size=(*kernel, channels[0] // groups, channels[1]))
+  return jnp.asarray(x, dtype), jnp.asarray(w, dtype)
+
+
+def maps(f):
+  """x, w -> f(x, w) and its two gradients, for a cotangent of many values."""
+
+  def evaluate(x, w):
+    y, gradients = jax.vjp(f, x, w)
+    g = jnp.cos(jnp.arange(y.size)).reshape(y.shape).astype(y.dtype)
+    return y, *gradients(g)
+
+  return evaluate
+
+
+def penalty(f):
+  """x, w -> gradients of a gradient's square, in both arguments."""
+
+  def square(x, w):
+    slope = jax.grad(lambda x: jnp.sum(jnp.sin(f(x, w))))(x)
+    return jnp.sum(slope**2)
+
+  return jax.grad(square, (0, 1))
+
+
+def compare(evaluate, ours, plain, x, w, tolerance, options=QUICK):
+  """Ours in the type of x against lax's in float64, scaled by the largest.
+
+  In float64 also because lax in float32 can be wrong (openxla/xla#48713).
+  """
+  with jax.enable_x64(True):
+    wide = x.astype(jnp.float64), w.astype(jnp.float64)
+    both = jax.jit(
+      lambda x, w, *wide: (evaluate(ours)(x, w), evaluate(plain)(*wide)),
+      compiler_options=options,
+    )
+    for name, a, b in zip(("y", "dx", "dw"), *both(x, w, *wide), strict=False):
+      assert a.shape == b.shape, name
+      assert a.dtype == x.dtype, name
+      error = np.max(abs(a - b)) / max(np.max(abs(b)), 1e-30)
+      assert error <= tolerance, f"{name} differs by {error:.1e} of the largest"
+
+
+@pytest.mark.parametrize(
+  "transposed, size, kernel, channels, strides, padding", CASES
+)
+def test_values_and_gradients(
+  transposed, size, kernel, channels, strides, padding
+):
+  f = pair(transposed, strides, padding)
+  x, w = inputs(size, kernel, channels)
+  compare(maps, *f, x, w, 1e-5, QUICK | platform.compiler_options())
+
+
+@pytest.mark.parametrize("name", ["dcgan first", "dcgan inner", "dcgan last"])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_float64(transposed, name):
+  case = (TRANSPOSED if transposed else CONV)[name]
+  f = pair(transposed, *case[3:])
+  with jax.enable_x64(True):
+    x, w = inputs(*case[:3], np.float64)
+  compare(maps, *f, x, w, 1e-10)
+
+
+pads = st.tuples(*[st.tuples(*[st.integers(-1, 4)] * 2)] * 2)
+sizes = st.tuples(*[st.integers(1, 9)] * 2)
+
+
+@hypothesis.settings(max_examples=20, deadline=None, derandomize=True)
+@hypothesis.given(
+  transposed=st.booleans(),
+  batch=st.integers(1, 3),
+  size=sizes,
+  kernel=st.tuples(*[st.integers(1, 5)] * 2),
+  channels=st.tuples(*[st.sampled_from((1, 3, 9, 17))] * 2),
+  strides=st.tuples(*[st.integers(1, 3)] * 2),
+  padding=st.one_of(st.sampled_from((SAME, VALID)), pads),
+  dilation=st.sampled_from((ONES, ONES, (2, 1))),
+  groups=st.sampled_from((1, 1, 3)),
+)
+def test_any_geometry(
+  transposed, batch, size, kernel, channels, strides, padding, dilation, groups
+):
+  if transposed or any(c % groups for c in channels):
+    groups = 1
+  if transposed or groups > 1:
+    dilation = ONES
+  f = pair(transposed, strides, padding, dilation=dilation, groups=groups)
+  x, w = inputs(size, kernel, channels, groups=groups, batch=batch)
+  try:
+    y = jax.eval_shape(f[1], x, w)
+  except ValueError:  # A crop of more than there is.
+    hypothesis.reject()
+  hypothesis.assume(y.size)
+  # Beyond our own, lax's must be in its own bounds to be right.
+  own = groups == 1 and dilation == ONES
+  hypothesis.assume(own or isinstance(padding, str) or np.min(padding) >= 0)
+  compare(maps, *f, x, w, 1e-5)
+
+
+@pytest.mark.parametrize(
+  "dilation, groups", [((2, 1), 1), (ONES, 4), (ONES, 12)]
+)
+def test_dilated_and_grouped_are_lax(dilation, groups):
+  f = pair(False, (2, 2), SAME, dilation=dilation, groups=groups)
+  x, w = inputs(7, (3, 3), (12, 24), groups=groups)
+  ours, plain = (str(jax.make_jaxpr(maps(g))(x, w)) for g in f)
+  assert ours == plain
+
+
+@pytest.mark.parametrize(
+  "transposed, name",
+  [(t, n) for t in (False, True) for n in ("dcgan first", "dcgan inner")]
+  + [(False, "dcgan last"), (False, "1x1 strided"), (True, "dcgan last")],
+)
+def test_gradient_of_gradient(transposed, name):
+  case = (TRANSPOSED if transposed else CONV)[name]
+  f = pair(transposed, *case[3:])
+  with jax.enable_x64(True):
+    x, w = inputs(*case[:3], np.float64)
+  compare(penalty, *f, x, w, 1e-10)
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("channels", [(9, 12), (1, 12), (12, 1)])
+def test_vmap_over_inputs_and_kernels(transposed, channels):
+  f = pair(transposed, (2, 2), SAME)
+  xs, ws = zip(
+    *(inputs(6, (4, 4), channels, seed=i) for i in range(2)), strict=True
+  )
+  xs, ws = jnp.stack(xs), jnp.stack(ws)
+  one, both = (
+    lambda g, axes=axes: jax.vmap(maps(g), axes) for axes in ((0, None), 0)
+  )
+  compare(one, *f, xs, ws[0], 1e-5)
+  compare(both, *f, xs, ws, 1e-5)
+
+
+@pytest.mark.parametrize(
+  "transposed, name",
+  [
+    (False, "dcgan first"),
+    (False, "dcgan inner"),
+    (False, "few outputs"),
+    (True, "dcgan last"),
+  ],
+)
+def test_bfloat16_rounds_once(transposed, name):
+  case = (TRANSPOSED if transposed else CONV)[name]
+  ours, plain = pair(transposed, *case[3:])
+  x, w = inputs(*case[:3], jnp.bfloat16)
+
+  # The cotangents are the same numbers, rounded as ours are.
+  def exact(x, w):
+    y, back = jax.vjp(plain, x.astype(np.float32), w.astype(np.float32))
+    g = jnp.cos(jnp.arange(y.size)).reshape(y.shape)
+    return y, *back(g.astype(x.dtype).astype(y.dtype))
+
+  both = jax.jit(
+    lambda x, w: (maps(ours)(x, w), exact(x, w)), compiler_options=QUICK
+  )
+  for a, b in zip(*both(x, w), strict=True):
+    assert a.dtype == jnp.bfloat16
+    allowed = 2**-8 * abs(b) + 1e-5 * jnp.max(abs(b))
+    assert jnp.all(abs(a - b) <= allowed)
+
+
+# That a slow form does not come back unseen.
+
+
+def spreads(f, *args):
+  """Whether f convolves arrays that it spread with zeros."""
+  found = re.findall(
+    r"lhs_dilation=\((\d+), (\d+)\)", str(jax.make_jaxpr(f)(*args))
+  )
+  return any(pair != ("1", "1") for pair in found)
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("channels", [(12, 20), (1, 12), (12, 1)])
+@pytest.mark.parametrize("evaluate", [maps, penalty])
+def test_nothing_is_spread_on_cpu(transposed, channels, evaluate):
+  ours, plain = pair(transposed, (2, 2), SAME)
+  x, w = inputs(8, (4, 4), channels)
+  assert spreads(evaluate(plain), x, w)
+  assert not spreads(evaluate(ours), x, w)
+
+
+@pytest.mark.parametrize("layer", [C.Conv, C.ConvTranspose])
+def test_layers_use_it(layer):
+  model = layer(12, (4, 4), (2, 2))
+  x = jnp.zeros((2, 8, 8, 20))
+  params = jax.eval_shape(model.init, jax.random.key(0), x)
+  loss = lambda params, x: model.apply(params, x).sum()  # noqa: E731
+  assert not spreads(jax.grad(loss, (0, 1)), params, x)
+
+
+@pytest.mark.parametrize(
+  "transposed, name",
+  [
+    (False, "1x1 strided"),
+    (False, "dcgan first"),
+    (False, "dcgan last"),
+    (True, "dcgan first"),
+    (True, "dcgan last"),
+  ],
+)
+def test_small_ones_multiply(transposed, name):
+  case = (TRANSPOSED if transposed else CONV)[name]
+  ours, _ = pair(transposed, *case[3:])
+  jaxpr = str(jax.make_jaxpr(maps(ours))(*inputs(*case[:3])))
+  assert "conv_general_dilated" not in jaxpr
+  assert "dot_general" in jaxpr
+
+
+@pytest.mark.parametrize(
+  "transposed, size, kernel, channels, strides, padding", CASES[::4]
+)
+def test_lax_elsewhere(
+  monkeypatch, transposed, size, kernel, channels, strides, padding
+):
+  monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+  f = pair(transposed, strides, padding)
+  x, w = inputs(size, kernel, channels)
+  ours, plain = (str(jax.make_jaxpr(maps(g))(x, w)) for g in f)
+  assert ours == plain
+
+
+@pytest.mark.parametrize("f", [C.conv, C.conv_transpose])
+@pytest.mark.parametrize(
+  "x, w, padding",
+  [
+    ((1, 8, 8, 3), (3, 3, 4, 5), SAME),  # Channels.
+    ((1, 8, 8), (3, 3, 3, 5), SAME),  # Axes.
+    ((1, 8, 8, 3), (3, 3, 3, 5), "LOOSE"),
+    ((1, 8, 8, 3), (3, 3, 3, 5), ((1, 1),)),
+  ],
+)
+def test_bad_arguments(f, x, w, padding):
+  with pytest.raises((TypeError, ValueError, RuntimeError, AssertionError)):
+    f(jnp.ones(x), jnp.ones(w), (2, 2), padding)
+
+
+def test_empty_and_whole_numbers_are_lax():
+  x, w = inputs(5, (3, 3), (4, 5))
+  assert C.conv(x[:0], w, (2, 2)).shape == (0, 3, 3, 5)
+  assert C.conv(x[:, :2], w, ONES, VALID).shape == (3, 0, 3, 5)
+  whole = C.conv(x.astype(int), w.astype(int))
+  assert whole.dtype == jnp.int32
+
+
+LAYERS = [
+  (C.Conv, nn.Conv, dict(features=6, kernel_size=(4, 4), strides=(2, 2))),
+  (C.Conv, nn.Conv, dict(features=6, kernel_size=(3, 3), padding=VALID)),
+  (
+    C.Conv,
+    nn.Conv,
+    dict(
+      features=6,
+      kernel_size=(3, 3),
+      padding=((0, 2), (1, 0)),
+      kernel_init=nn.initializers.normal(0.02),
+      bias_init=nn.initializers.ones_init(),
+    ),
+  ),
+  (
+    C.ConvTranspose,
+    nn.ConvTranspose,
+    dict(features=6, kernel_size=(4, 4), strides=(2, 2), use_bias=False),
+  ),
+  (
+    C.ConvTranspose,
+    nn.ConvTranspose,
+    dict(features=1, kernel_size=(3, 3), dtype=jnp.bfloat16),
+  ),
+]
+
+
+@pytest.mark.parametrize("ours, linen, options", LAYERS)
+def test_layers_are_flax_layers(ours, linen, options):
+  x = jax.random.normal(jax.random.key(1), (2, 6, 6, 3))
+  (y, params), (z, expected) = (
+    jax.jit(f(**options).init_with_output, compiler_options=QUICK)(
+      jax.random.key(0), x
+    )
+    for f in (ours, linen)
+  )
+  # Compiled apart, the same numbers round differently.
+  close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7)
+  assert jax.tree.structure(params) == jax.tree.structure(expected)
+  assert jax.tree.map(jnp.dtype, params) == jax.tree.map(jnp.dtype, expected)
+  jax.tree.map(close, params, expected)
+  assert y.dtype == z.dtype
+  tolerance = 1e-5 if y.dtype == np.float32 else 1e-2
+  np.testing.assert_allclose(
+    y.astype(np.float32), z.astype(np.float32), atol=tolerance
+  )
+
+
+def test_layers_take_names_as_flax_does():
+  def names(conv, transpose):
+    class Net(nn.Module):
+      @nn.compact
+      def __call__(self, x):
+        return transpose(2, (3, 3))(conv(2, (3, 3))(conv(2, (3, 3))(x)))
+
+    x = jnp.ones((1, 4, 4, 1))
+    return jax.eval_shape(Net().init, jax.random.key(0), x)
+
+  expected = names(nn.Conv, nn.ConvTranspose)
+  assert names(C.Conv, C.ConvTranspose) == expected

@@ -1,0 +1,235 @@
+"""The GAN's learning: losses, augmentation, one golden step, sampling."""
+
+import functools
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxfake import main
+from jaxfake.data import pipeline
+from jaxfake.generators import augment, gan, losses
+from jaxfake.models import dcgan
+
+CONFIG = pathlib.Path(__file__).parent.parent / "configs/dcgan.py:tiny"
+
+
+def config(**changes):
+  argv = [f"--config.{k.replace('__', '.')}={v}" for k, v in changes.items()]
+  return main.parse(["", f"--config={CONFIG}", *argv])[0]
+
+
+@functools.cache
+def batch(n=4, size=32):
+  rng = np.random.default_rng(0)
+  smooth = rng.integers(0, 256, (n, 4, 4, 1), np.uint8)
+  image = smooth.repeat(size // 4, 1).repeat(size // 4, 2)
+  return {"image": image, "label": np.arange(n, dtype=np.int32) % 2}
+
+
+def task(c):
+  return gan.make(c, pipeline.Splits(("a", "b"), (), ()))
+
+
+@functools.cache
+def compiled(**changes):
+  """A config, its first state and its step: compiling takes seconds."""
+  c = config(**changes)
+  t = task(c)
+  return c, jax.jit(t.init)(jax.random.key(c.seed)), jax.jit(t.step)
+
+
+PLAIN = dict(model__conditional=True)
+FAST = dict(opt__lr=2e-3, model__width=8, ema=0.5)
+
+
+def run(steps, data=None, **changes):
+  _, state, step = compiled(**changes)
+  for _ in range(steps):
+    state, metrics = step(state, data or batch())
+  return state, {k: float(v) for k, v in metrics.items()}
+
+
+def test_golden_step():
+  """If this fails and you meant to change what a step computes, put in the
+  values it prints, and say in the commit why they changed."""
+  state, metrics = run(2, **PLAIN)
+  total = lambda tree: sum(
+    float(jnp.abs(x).sum()) for x in jax.tree.leaves(tree)
+  )
+  seen = metrics | {
+    "generator": total(state.generator.params),
+    "discriminator": total(state.discriminator.params),
+    "ema": total(state.ema["params"]),
+  }
+  golden = {
+    "d_fake": 0.537195,
+    "d_loss_fake": 0.773227,
+    "d_loss_real": 0.651624,
+    "d_real": 0.522854,
+    "g_loss": 0.653399,
+    "generator": 483.7116,
+    "discriminator": 70.10755,
+    "ema": 483.7088,
+  }
+  assert seen == pytest.approx(golden, rel=1e-4), seen
+
+
+def test_step_is_the_textbook_one():
+  """Against the update written out plainly: two discriminator passes, each
+  with its own batch statistics, then the generator through the new one."""
+  c, state, step = compiled(**PLAIN)
+  generator, discriminator = gan.networks(c, ("a", "b"))
+  key = jax.random.fold_in(jax.random.key(c.seed), 0)
+  z = jax.random.normal(jax.random.split(key, 4)[0], (4, c.model.latents))
+  label = batch()["label"]
+  real = batch()["image"].astype(np.float32) / 127.5 - 1
+
+  def g(params):
+    v = {"params": params, "batch_stats": state.generator.batch_stats}
+    return generator.apply(v, z, label, train=True, mutable=["batch_stats"])[0]
+
+  def d(params, x):
+    v = {"params": params, "batch_stats": state.discriminator.batch_stats}
+    return discriminator.apply(
+      v, x, label, train=True, mutable=["batch_stats"]
+    )[0]
+
+  bce = optax.sigmoid_binary_cross_entropy
+  adam = optax.adam(2e-4, b1=0.5)
+
+  def updated(params, gradient):
+    return optax.apply_updates(
+      params, adam.update(gradient, adam.init(params), params)[0]
+    )
+
+  @jax.jit
+  def expected():
+    gp, dp = state.generator.params, state.discriminator.params
+    fake = g(gp)
+    d_loss = lambda p: (
+      bce(d(p, real), jnp.ones(4)).mean() + bce(d(p, fake), jnp.zeros(4)).mean()
+    )
+    new_d = updated(dp, jax.grad(d_loss)(dp))
+    g_loss = lambda p: bce(d(new_d, g(p)), jnp.ones(4)).mean()
+    return updated(gp, jax.grad(g_loss)(gp)), new_d
+
+  want_g, want_d = expected()
+  new, _ = step(state, batch())
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, atol=2e-6),
+    (new.generator.params, new.discriminator.params),
+    (want_g, want_d),
+  )
+
+
+def test_average_follows_parameters_and_batch_statistics():
+  _, state, step = compiled(**PLAIN)
+  new, _ = step(state, batch())
+  decay = 1 / 10  # min(ema, (1 + step) / (10 + step)) at step 0.
+  for part in ("params", "batch_stats"):
+    want = jax.tree.map(
+      lambda old, now: decay * old + (1 - decay) * now,
+      getattr(state.generator, part),
+      getattr(new.generator, part),
+    )
+    jax.tree.map(
+      functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7),
+      new.ema[part],
+      want,
+    )
+
+
+def test_discriminator_learns_the_obvious_fake():
+  _, metrics = run(40, **FAST)
+  assert metrics["d_real"] > 0.8 > 0.3 > metrics["d_fake"]
+
+
+def test_generator_learns_a_brightness():
+  """All reals are one bright gray: the fakes' mean must go there."""
+  c, state, _ = compiled(**FAST)
+  bright = {**batch(), "image": np.full((4, 32, 32, 1), 230, np.uint8)}
+  sample = jax.jit(gan.sampler(c, ("a", "b")))
+  mean = lambda state: sample(state.ema, 0, np.arange(4), bright["label"]).mean()
+  before, after = mean(state), mean(run(120, bright, **FAST)[0])
+  assert abs(after - 230) < abs(before - 230) / 3
+
+
+@pytest.mark.parametrize("name", losses.LOSSES)
+def test_losses_reward_the_right_side(name):
+  loss = losses.LOSSES[name]
+  high, low = jnp.full(4, 3.0), jnp.full(4, -3.0)
+  assert sum(loss.discriminator(high, low)) < sum(loss.discriminator(low, high))
+  assert loss.generator(high) < loss.generator(low)
+
+
+def test_bce_is_the_cross_entropy():
+  x, y = jnp.array([0.3, -2.0, 5.0]), jnp.array([-0.7, 0.1, 4.0])
+  bce = optax.sigmoid_binary_cross_entropy
+  real, fake = losses.bce.discriminator(x, y)
+  assert real == pytest.approx(float(bce(x, jnp.ones(3)).mean()), rel=1e-6)
+  assert fake == pytest.approx(float(bce(y, jnp.zeros(3)).mean()), rel=1e-6)
+  want = float(bce(y, jnp.ones(3)).mean())
+  assert losses.bce.generator(y) == pytest.approx(want, rel=1e-6)
+
+
+def test_hinge_by_hand():
+  real, fake = losses.hinge.discriminator(
+    jnp.array([2.0, 0.0]), jnp.array([-2.0, 0.5])
+  )
+  assert (float(real), float(fake)) == (0.5, 0.75)
+
+
+@pytest.mark.parametrize("name", augment.AUGMENTATIONS)
+def test_augmentations_differ_by_image_and_have_gradients(name):
+  x = jnp.tile(
+    jax.random.normal(jax.random.key(1), (1, 32, 32, 1)), (6, 1, 1, 1)
+  )
+  fn = functools.partial(augment.AUGMENTATIONS[name], jax.random.key(0))
+  y = jax.jit(fn)(x)
+  assert y.shape == x.shape
+  assert len({a.tobytes() for a in np.asarray(y)}) > 1
+  assert jnp.abs(jax.jit(jax.grad(lambda x: fn(x).sum()))(x)).sum() > 0
+
+
+def test_translation_moves_and_fills_with_zero():
+  x = jnp.ones((64, 32, 32, 1))
+  y = np.asarray(augment.translation(jax.random.key(0), x))
+  assert set(np.unique(y)) == {0, 1}
+  kept = y.sum((1, 2, 3)) / 32**2
+  assert kept.min() >= (28 / 32) ** 2
+  assert kept.max() == 1
+
+
+def test_cutout_blanks_at_most_a_quarter():
+  y = augment.cutout(jax.random.key(0), jnp.ones((64, 32, 32, 1)))
+  blank = 1 - np.asarray(y).mean((1, 2, 3))
+  assert blank.max() == 0.25
+  assert blank.min() > 0.05
+
+
+def test_augmentation_and_three_channels():
+  # The first step's terms see one network, so only the pictures differ.
+  _, plain = run(1, model__channels=3)
+  names = "brightness,contrast,translation,cutout"
+  _, changed = run(1, model__channels=3, augment=names)
+  assert np.isfinite([*plain.values(), *changed.values()]).all()
+  assert plain["d_loss_real"] != changed["d_loss_real"]
+  assert plain["d_loss_fake"] != changed["d_loss_fake"]
+
+
+def test_latents_depend_on_seed_and_index_alone():
+  a = gan.latents(7, jnp.arange(10), 5)
+  b = gan.latents(7, jnp.array([9, 3]), 5)
+  np.testing.assert_array_equal(a[jnp.array([9, 3])], b)
+  assert (gan.latents(8, jnp.arange(10), 5) != a).all()
+
+
+def test_sizes_are_the_networks():
+  c = config(data__size=48)
+  with pytest.raises(gan.errors.ConfigError, match="32, 64, 128, 256"):
+    gan.check(c)
+  assert dcgan.SIZES == (32, 64, 128, 256)
