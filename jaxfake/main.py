@@ -106,6 +106,9 @@ def initialize_distributed() -> None:
 
 def run(config, path: pathlib.Path) -> int:
   """Trains as the configuration says; returns the exit code."""
+  from jaxfake import platform
+
+  platform.tune_allocator()  # Before JAX allocates.
   initialize_distributed()
   import jax
 

@@ -2,6 +2,8 @@
 
 import functools
 import re
+import subprocess
+import sys
 
 import hypothesis
 import jax
@@ -27,7 +29,7 @@ CONV = {
   "dcgan last": (4, (4, 4), (20, 1), ONES, VALID),
   "3x3": (7, (3, 3), (12, 20), ONES, SAME),
   "1x1": (7, (1, 1), (12, 20), ONES, SAME),
-  "1x1 strided": (7, (1, 1), (12, 20), (2, 2), SAME),
+  "1x1 strided": (7, (1, 1), (12, 20), (2, 3), SAME),
   "1x1 padded": (7, (1, 1), (12, 20), (2, 2), ((1, 0), (0, 2))),
   "few outputs": (7, (3, 3), (12, 2), ONES, SAME),
   "few inputs": (9, (3, 3), (2, 12), ONES, SAME),
@@ -109,11 +111,11 @@ def maps(f):
 
 
 def penalty(f):
-  """x, w -> gradients of a gradient's square, in both arguments."""
+  """x, w -> both gradients of the cosine of both gradients."""
 
   def square(x, w):
-    slope = jax.grad(lambda x: jnp.sum(jnp.sin(f(x, w))))(x)
-    return jnp.sum(slope**2)
+    slopes = jax.grad(lambda x, w: jnp.sum(jnp.sin(f(x, w))), (0, 1))(x, w)
+    return sum(jnp.sum(jnp.cos(s)) for s in slopes)
 
   return jax.grad(square, (0, 1))
 
@@ -336,12 +338,14 @@ def test_bad_arguments(f, x, w, padding):
     f(jnp.ones(x), jnp.ones(w), (2, 2), padding)
 
 
-def test_empty_and_whole_numbers_are_lax():
+@pytest.mark.parametrize("transposed", [False, True])
+def test_empty_and_whole_numbers_are_lax(transposed):
   x, w = inputs(5, (3, 3), (4, 5))
-  assert C.conv(x[:0], w, (2, 2)).shape == (0, 3, 3, 5)
-  assert C.conv(x[:, :2], w, ONES, VALID).shape == (3, 0, 3, 5)
-  whole = C.conv(x.astype(int), w.astype(int))
-  assert whole.dtype == jnp.int32
+  f = pair(transposed, (2, 2), VALID)
+  whole = x.astype(int), w.astype(int)
+  for arguments in (x[:0], w), (x[:, :0] if transposed else x[:, :2], w), whole:
+    ours, plain = (str(jax.make_jaxpr(g)(*arguments)) for g in f)
+    assert ours == plain
 
 
 LAYERS = [
@@ -383,7 +387,7 @@ def test_layers_are_flax_layers(ours, linen, options):
   # Compiled apart, the same numbers round differently.
   close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7)
   assert jax.tree.structure(params) == jax.tree.structure(expected)
-  assert jax.tree.map(jnp.dtype, params) == jax.tree.map(jnp.dtype, expected)
+  assert jax.eval_shape(lambda: params) == jax.eval_shape(lambda: expected)
   jax.tree.map(close, params, expected)
   assert y.dtype == z.dtype
   tolerance = 1e-5 if y.dtype == np.float32 else 1e-2
@@ -404,3 +408,30 @@ def test_layers_take_names_as_flax_does():
 
   expected = names(nn.Conv, nn.ConvTranspose)
   assert names(C.Conv, C.ConvTranspose) == expected
+
+
+# What the process and the compiler are told.
+
+
+def test_options_are_refused_quietly(monkeypatch):
+  def jit(*args, compiler_options):
+    raise jax.errors.JaxRuntimeError(f"No such option: {compiler_options}")
+
+  probe = platform._compiler_options.__wrapped__
+  assert jax.jit(jnp.sin, compiler_options=probe())(0.0) == 0
+  with monkeypatch.context() as patch:
+    patch.setattr(jax, "jit", jit)
+    assert probe() == {}
+  monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+  assert probe() == {}
+
+
+def test_allocator_is_set_before_jax():
+  """In its own process, which it changes for good."""
+  program = (
+    "import platform, sys, jaxfake.platform;"
+    "done = jaxfake.platform.tune_allocator();"
+    "assert done == (platform.libc_ver()[0] == 'glibc');"
+    "assert 'jax' not in sys.modules"
+  )
+  subprocess.run([sys.executable, "-c", program], check=True)

@@ -1,0 +1,231 @@
+"""A run that is killed, stopped, starved or spread ends as the straight one."""
+
+import json
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from jaxfake import loop, main, sample, task
+
+ROOT = pathlib.Path(__file__).parent.parent
+TINY = f"--config={ROOT}/configs/dcgan.py:tiny"
+# Runs main, but at step STEP does something first.
+AT_STEP = """
+import os, resource, signal, sys
+from jaxfake import loop, main
+add = loop.Window.add
+def patched(self, step, metrics):
+  if step == {step}:
+    {action}
+  add(self, step, metrics)
+loop.Window.add = patched
+sys.exit(main.main(sys.argv))
+"""
+
+
+def train(path, *flags):
+  return main.main(["", TINY, f"--workdir={path}", *flags])
+
+
+def train_apart(path, *flags, step=0, action="pass", **env):
+  """In a process of its own, where something happens at a step."""
+  code = AT_STEP.format(step=step, action=action)
+  return subprocess.run(
+    [sys.executable, "-c", code, TINY, f"--workdir={path}", *flags],
+    capture_output=True,
+    text=True,
+    env=os.environ | env,
+    timeout=300,
+  )
+
+
+def result(path):
+  return json.loads((path / "result.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+  """The result of a run that nothing happened to."""
+  path = tmp_path_factory.mktemp("straight")
+  assert train(path) == 0
+  return result(path)
+
+
+def lines_without_speed(path):
+  lines = (path / "metrics.jsonl").read_text().splitlines()
+  return [
+    {k: v for k, v in json.loads(x).items() if k != "images_per_s"}
+    for x in lines
+  ]
+
+
+def test_kill_9_twice_ends_bit_equal(tmp_path, straight):
+  kill = "os.kill(os.getpid(), signal.SIGKILL)"
+  for step in (3, 5):  # The second is while a checkpoint may be being written.
+    done = train_apart(tmp_path, step=step, action=kill)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+  done = train_apart(tmp_path)
+  assert done.returncode == 0, done.stderr
+  assert re.search(r"continuing after step [24]", done.stdout)
+  assert result(tmp_path)["state_sha256"] == straight["state_sha256"]
+  # No step's metrics are missing or there twice.
+  seen = [(x["step"], "train/g_loss" in x) for x in lines_without_speed(tmp_path)]
+  assert seen == [(2, True), (3, False), (4, True), (6, True), (6, False)]
+
+
+@pytest.mark.parametrize(
+  ("number", "code"),
+  [(signal.SIGTERM, loop.PREEMPTED), (signal.SIGINT, loop.INTERRUPTED)],
+)
+def test_a_signal_saves_and_leaves(
+  number, code, tmp_path, straight, monkeypatch, capsys
+):
+  add = loop.Window.add
+
+  def signalled(self, step, metrics):
+    add(self, step, metrics)
+    if step == 3:
+      os.kill(os.getpid(), number)
+
+  before = signal.getsignal(number)
+  with monkeypatch.context() as patch:
+    patch.setattr(loop.Window, "add", signalled)
+    assert train(tmp_path) == code
+  assert "saved after step 3" in capsys.readouterr().out
+  assert not (tmp_path / "result.json").exists()
+  assert signal.getsignal(number) is before
+  assert train(tmp_path) == 0
+  assert "continuing after step 3" in capsys.readouterr().out
+  assert result(tmp_path)["state_sha256"] == straight["state_sha256"]
+
+
+def test_a_nan_stops_the_run_and_names_the_term(tmp_path, capsys):
+  assert train(tmp_path, "--config.opt.lr=1e38") == 1
+  error = capsys.readouterr().err
+  assert re.search(r"diverged at step \d: .*\w+ = (nan|inf)", error)
+  assert "Traceback" not in error
+  assert not (tmp_path / "result.json").exists()
+
+
+def test_a_nan_leaves_the_checkpoint_before_it(tmp_path, monkeypatch, capsys):
+  add = loop.Window.add
+
+  def poisoned(self, step, metrics):
+    add(self, step, metrics | ({"g_loss": np.nan} if step == 5 else {}))
+
+  monkeypatch.setattr(loop.Window, "add", poisoned)
+  assert train(tmp_path) == 1
+  assert "diverged at step 5: g_loss = nan" in capsys.readouterr().err
+  _, _, state = sample.load(tmp_path)
+  assert int(state.step) == 4
+
+
+def test_a_full_disk_leaves_the_last_checkpoint_whole(tmp_path, straight):
+  # No file may grow past 16 kB: to the writer that is a full disk.
+  full = "resource.setrlimit(resource.RLIMIT_FSIZE, (2**14, 2**14))"
+  done = train_apart(tmp_path, step=3, action=full)
+  assert done.returncode == 1, done.stderr
+  error = done.stderr.strip().splitlines()[-1]
+  assert error.startswith("jaxfake: could not save a checkpoint"), done.stderr
+  assert "the last whole one is step 2" in error
+  assert "Traceback" not in done.stderr
+  done = train_apart(tmp_path)
+  assert done.returncode == 0, done.stderr
+  assert "continuing after step 2" in done.stdout
+  assert result(tmp_path)["state_sha256"] == straight["state_sha256"]
+
+
+def test_a_finished_run_changes_nothing(tmp_path, straight):
+  for _ in range(2):
+    assert train(tmp_path) == 0
+    assert result(tmp_path)["state_sha256"] == straight["state_sha256"]
+    assert result(tmp_path)["metrics"] == straight["metrics"]
+
+
+def test_two_processes_may_not_train_in_one_folder(tmp_path, capsys):
+  code = f"""
+import fcntl, sys
+lock = open({str(tmp_path / ".lock")!r}, "w")
+fcntl.flock(lock, fcntl.LOCK_EX)
+print("locked", flush=True)
+sys.stdin.read()
+"""
+  other = subprocess.Popen(
+    [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+  )
+  other.stdout.readline()
+  try:
+    assert train(tmp_path) == 2
+  finally:
+    other.communicate()
+  assert "in use by another process" in capsys.readouterr().err
+
+
+def states(one, other):
+  """The leaves of two runs' states, side by side."""
+  a, b = (sample.load(path)[2] for path in (one, other))
+  return zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+
+
+def launch(path, *flags):
+  return subprocess.run(
+    [ROOT / "launch/multiprocess.sh", "2", TINY, f"--workdir={path}", *flags],
+    capture_output=True,
+    text=True,
+    timeout=300,
+    env=os.environ
+    | {"PATH": f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}"},
+  )
+
+
+@pytest.mark.parametrize("spread", ["4 devices", "2 processes"])
+def test_devices_and_processes_agree(spread, tmp_path):
+  flags = ["--config.batch_size=8", "--config.model.conditional=True"]
+  for steps, tolerance in ((1, 1e-5), (6, 1e-2)):
+    more = [*flags, f"--config.total_steps={steps}"]
+    assert train(tmp_path / "one", *more) == 0
+    many = tmp_path / "many"
+    if spread == "4 devices":
+      done = train_apart(many, *more, JAX_NUM_CPU_DEVICES="4")
+      assert "1 process(es), 4 device(s)" in done.stdout
+    else:
+      done = launch(many, *more)
+      assert done.stdout.count("2 process(es), 2 device(s)") == 1
+    assert done.returncode == 0, done.stderr
+    for a, b in states(tmp_path / "one", many):
+      np.testing.assert_allclose(a, b, atol=tolerance)
+  one, many = (result(tmp_path / p)["metrics"] for p in ("one", "many"))
+  assert one == pytest.approx(many, rel=0.05, abs=0.05)
+
+
+def test_batch_must_divide_over_devices(tmp_path):
+  done = train_apart(
+    tmp_path, "--config.batch_size=6", JAX_NUM_CPU_DEVICES="4"
+  )
+  assert done.returncode == 2
+  assert "batch_size is 6: expected a multiple of the 4 devices" in done.stderr
+
+
+@pytest.mark.parametrize("n", [1, 4, 7, 8])
+def test_gather_counts_each_example_once(n):
+  _, by_batch, _ = loop.mesh_and_shardings()
+  gather = loop.gather_over(by_batch, 4)
+  rows = task.Rows(x=np.arange(n), y=np.arange(n) * 2)
+  double, y = gather(jax.jit(lambda b: (b["x"] * 2, b["y"])), rows)
+  np.testing.assert_array_equal(double, np.arange(n) * 2)
+  np.testing.assert_array_equal(double, y)
+
+
+def test_window_names_the_first_bad_step():
+  window = loop.Window()
+  for step, value in enumerate([1.0, np.inf, np.nan], 1):
+    window.add(step, {"loss": value})
+  with pytest.raises(loop.errors.DivergedError, match="step 2: loss = inf"):
+    window.settle()

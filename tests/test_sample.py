@@ -1,0 +1,164 @@
+"""Samples: marked, the same however made, resumable, and a data set."""
+
+import json
+import pathlib
+
+from array_record.python import array_record_data_source
+import numpy as np
+from PIL import Image
+import pytest
+
+from jaxfake import main, sample
+
+ROOT = pathlib.Path(__file__).parent.parent
+TINY = f"--config={ROOT}/configs/dcgan.py:tiny"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+  path = tmp_path_factory.mktemp("trained")
+  argv = ["", TINY, f"--workdir={path}", "--config.total_steps=2"]
+  assert main.main([*argv, "--config.model.conditional=True"]) == 0
+  return path
+
+
+def read_records(path):
+  with array_record_data_source.ArrayRecordDataSource(str(path)) as source:
+    return source.__getitems__(range(len(source)))
+
+
+def make(trained, out, count, *flags):
+  argv = ["--workdir", trained, "--out", out, "--count", count, "--batch", 4]
+  return sample.main([str(x) for x in (*argv, *flags)])
+
+
+def manifest(out):
+  lines = (out / "manifest.jsonl").read_text().splitlines()
+  return [json.loads(x) for x in lines]
+
+
+def pixels(out):
+  return [np.asarray(Image.open(out / x["file"])) for x in manifest(out)]
+
+
+def test_every_image_is_marked(trained, tmp_path):
+  assert make(trained, tmp_path, 5) == 0
+  rows = manifest(tmp_path)
+  checkpoint = json.loads((trained / "result.json").read_text())["state_sha256"]
+  assert [x["index"] for x in rows] == [0, 1, 2, 3, 4]
+  assert [x["class"] for x in rows] == ["NORMAL", "PNEUMONIA"] * 2 + ["NORMAL"]
+  for row in rows:
+    with Image.open(tmp_path / row["file"]) as image:
+      assert image.format == "PNG"
+      assert (image.mode, image.size) == ("L", (32, 32))
+      assert "Synthetic" in image.text["Comment"]
+      assert "trainedAlgorithmicMedia" in image.text["XML:com.adobe.xmp"]
+      said = json.loads(image.text["jaxfake"])
+    assert said == {k: v for k, v in row.items() if k != "file"}
+    assert said["synthetic"] is True
+    assert said["model"] == "dcgan"
+    assert said["seed"] == 0
+    assert said["checkpoint_sha256"] == checkpoint
+
+
+def test_an_image_depends_on_seed_index_and_class_alone(trained, tmp_path):
+  assert make(trained, tmp_path / "few", 3) == 0
+  assert make(trained, tmp_path / "many", 9) == 0
+  assert make(trained, tmp_path / "normal", 3, "--class", "NORMAL") == 0
+  assert make(trained, tmp_path / "seed", 3, "--seed", 1) == 0
+  few, many = pixels(tmp_path / "few"), pixels(tmp_path / "many")
+  np.testing.assert_array_equal(few, many[:3])
+  normal = pixels(tmp_path / "normal")
+  np.testing.assert_array_equal(normal[0], few[0])
+  assert (normal[1] != few[1]).any()  # Of class PNEUMONIA in the other.
+  assert (pixels(tmp_path / "seed")[0] != few[0]).any()
+
+
+@pytest.mark.parametrize("form", ["png", "array_record"])
+def test_interrupted_anywhere_it_ends_the_same(
+  form, trained, tmp_path, monkeypatch
+):
+  monkeypatch.setattr(sample, "CHUNK", 3)
+  monkeypatch.setattr(sample, "SHARD", 3)
+  flags = ("--format", form)
+  assert make(trained, tmp_path / "straight", 10, *flags) == 0
+  encode = sample.png
+
+  def interrupted(image, facts):
+    if facts["index"] == 7:
+      raise KeyboardInterrupt
+    return encode(image, facts)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(sample, "png", interrupted)
+    assert make(trained, tmp_path / "cut", 10, *flags) == 130
+  kept = len(manifest(tmp_path / "cut"))
+  assert kept in (3, 6)
+  with open(tmp_path / "cut/manifest.jsonl", "a") as f:
+    f.write('{"file": "ima')  # Killed in the middle of a line.
+  assert make(trained, tmp_path / "cut", 10, *flags) == 0
+  files = lambda out: {
+    str(p.relative_to(out)): p.read_bytes()
+    for p in out.rglob("*")
+    if p.is_file() and p.suffix != ".array_record"
+  }
+  assert files(tmp_path / "cut") == files(tmp_path / "straight")
+  records = lambda out: [
+    x
+    for p in sorted(out.glob("*.array_record"))
+    for x in read_records(p)
+  ]
+  assert records(tmp_path / "cut") == records(tmp_path / "straight")
+  assert len(records(tmp_path / "cut")) == (10 if form != "png" else 0)
+
+
+def test_more_images_later(trained, tmp_path):
+  assert make(trained, tmp_path / "a", 3) == 0
+  assert make(trained, tmp_path / "a", 6) == 0
+  assert make(trained, tmp_path / "b", 6) == 0
+  np.testing.assert_array_equal(pixels(tmp_path / "a"), pixels(tmp_path / "b"))
+
+
+@pytest.mark.parametrize("form", ["png", "array_record"])
+def test_samples_are_a_data_set(form, trained, tmp_path):
+  out = tmp_path / "out"
+  assert make(trained, out, 24, "--format", form) == 0
+  argv = [
+    "",
+    TINY,
+    f"--workdir={tmp_path / 'run'}",
+    "--config.data.name=generated",
+    f"--config.data.dir={out}",
+    "--config.data.split=patient",
+    "--config.total_steps=2",
+  ]
+  assert main.main(argv) == 0
+  facts = json.loads((tmp_path / "run/dataset.json").read_text())
+  assert sum(sum(x.values()) for x in facts["counts"].values()) == 24
+
+
+@pytest.mark.parametrize(
+  ("flags", "named"),
+  [
+    (["--class", "TUMOUR"], "NORMAL, PNEUMONIA"),
+    (["--step", "77"], "no checkpoint of step 77"),
+    (["--seed", "-1"], "--seed -1"),
+    (["--count", "0"], "--count"),
+  ],
+)
+def test_mistakes_are_one_line(flags, named, trained, tmp_path, capsys):
+  assert make(trained, tmp_path / "out", 3, *flags) == 2
+  error = capsys.readouterr().err
+  assert named in error
+  assert len(error.strip().splitlines()) == 1
+
+
+def test_a_folder_of_something_else_is_refused(trained, tmp_path, capsys):
+  (tmp_path / "mine.txt").write_text("precious")
+  assert make(trained, tmp_path, 3) == 2
+  assert "holds other files" in capsys.readouterr().err
+  assert make(trained, tmp_path / "out", 3) == 0
+  assert make(trained, tmp_path / "out", 3, "--seed", 1) == 2
+  assert "seed 0, now 1" in capsys.readouterr().err
+  assert make(tmp_path, tmp_path / "new", 3) == 2
+  assert "not a run's folder" in capsys.readouterr().err
