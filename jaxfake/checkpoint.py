@@ -1,6 +1,7 @@
 """Checkpoints: all of Orbax stands here, because its API is moving to v1."""
 
 import hashlib
+import logging
 import pathlib
 
 import jax
@@ -14,10 +15,13 @@ class Checkpoints:
   """The checkpoints of one run, written in the background, whole or not at all.
 
   A step's folder gets its name only when every byte is on disk, so a process
-  that dies while saving leaves the step before as the last one.
+  that dies while saving leaves the step before as the last one. A context manager.
   """
 
   def __init__(self, path: pathlib.Path, keep: int = 2):
+    # Where a write fails, asyncio prints a traceback for each array; the error
+    # itself is raised by `save` or `wait`.
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     self._path = path
     self._manager = ocp.CheckpointManager(
       path.absolute(),
@@ -51,8 +55,14 @@ class Checkpoints:
     """Returns when all is on disk. Raises SaveError."""
     self._guard(self._manager.wait_until_finished)
 
-  def close(self) -> None:
-    self._manager.close()
+  def __enter__(self):
+    return self
+
+  def __exit__(self, kind, error, trace):
+    """Waits for what is being written, also when the run has failed."""
+    if not isinstance(error, errors.SaveError):
+      self.wait()
+    self._guard(self._manager.close)
 
   def _guard(self, write) -> None:
     try:

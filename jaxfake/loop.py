@@ -106,13 +106,18 @@ def check(config) -> None:
       raise errors.ConfigError(f"every.{name} is {every}: expected at least 1")
 
 
+def abstract_state(task):
+  """Shapes, types and places of a task's state: what a restore fills."""
+  _, _, everywhere = mesh_and_shardings()
+  return jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere),
+    jax.eval_shape(task.init, jax.random.key(0)),
+  )
+
+
 def compile_step(task, config, by_batch, everywhere):
   """The compiled step, the abstract state, and what compiling told."""
-  key = jax.random.key(config.seed)
-  place = functools.partial(jax.ShapeDtypeStruct, sharding=everywhere)
-  state = jax.tree.map(
-    lambda x: place(x.shape, x.dtype), jax.eval_shape(task.init, key)
-  )
+  state = abstract_state(task)
   n, size = config.batch_size, config.data.size
   batch = {
     "image": jax.ShapeDtypeStruct((n, size, size, 1), np.uint8),
@@ -186,9 +191,11 @@ def train(config, task, source, run: workdir.Workdir) -> int:
   to_device = functools.partial(
     jax.make_array_from_process_local_data, by_batch
   )
-  checkpoints = checkpoint.Checkpoints(run.path / "checkpoints")
   total, every = config.total_steps, config.every
-  with Stop() as stop:
+  with (
+    Stop() as stop,
+    checkpoint.Checkpoints(run.path / "checkpoints") as checkpoints,
+  ):
     progress.say(
       f"{hosts} process(es), {jax.device_count()} device(s)"
       f" ({jax.devices()[0].device_kind}); compiling"
@@ -196,7 +203,12 @@ def train(config, task, source, run: workdir.Workdir) -> int:
     step, like, facts = compile_step(task, config, by_batch, everywhere)
     last = checkpoints.latest()
     if last is None:
-      init = jax.jit(task.init, out_shardings=everywhere)
+      # It runs once, and optimising its random bits takes a CPU 20 seconds.
+      init = jax.jit(
+        task.init,
+        out_shardings=everywhere,
+        compiler_options={"xla_backend_optimization_level": 0},
+      )
       state = init(jax.random.key(config.seed))
     else:
       state = checkpoints.restore(last, like)
@@ -244,8 +256,6 @@ def train(config, task, source, run: workdir.Workdir) -> int:
           break
       else:
         stopped = None
-    checkpoints.wait()
-    checkpoints.close()
   if stopped:
     progress.say(f"saved after step {i}; the same command continues")
     return PREEMPTED if stopped == signal.SIGTERM else INTERRUPTED

@@ -131,7 +131,7 @@ def run(config, path: pathlib.Path) -> int:
     code = loop.train(config, task.make(config, images), images.train, run)
   finally:
     run.close()
-  if code == 0:
+  if code == 0 and run.writer:
     progress.say(run.summary())
   return code
 

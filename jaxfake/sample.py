@@ -59,7 +59,6 @@ def load(path: pathlib.Path, step: int | None = None):
 
   Raises ConfigError where the folder holds no run, or not that checkpoint.
   """
-  import jax
   import ml_collections
 
   from jaxfake import checkpoint, loop, workdir
@@ -69,21 +68,16 @@ def load(path: pathlib.Path, step: int | None = None):
   config = ml_collections.ConfigDict(workdir.read_json(path / "config.json"))
   classes = tuple(workdir.read_json(path / "dataset.json")["classes"])
   errors.check_choice(f"{path}/config.json: task", config.task, ("gan",))
-  checkpoints = checkpoint.Checkpoints(path / "checkpoints")
-  steps = checkpoints.steps()
-  if not steps or step not in (None, *steps):
-    raise errors.ConfigError(
-      f"{path} has no checkpoint{'' if step is None else f' of step {step}'}:"
-      f" expected one of {steps or 'a run that has saved one'}"
-    )
-  _, _, everywhere = loop.mesh_and_shardings()
   task = gan.make(config, pipeline.Splits(classes, (), ()))
-  like = jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere),
-    jax.eval_shape(task.init, jax.random.key(0)),
-  )
-  state = checkpoints.restore(steps[-1] if step is None else step, like)
-  checkpoints.close()
+  with checkpoint.Checkpoints(path / "checkpoints") as checkpoints:
+    steps = checkpoints.steps()
+    if not steps or step not in (None, *steps):
+      raise errors.ConfigError(
+        f"{path} has no checkpoint{'' if step is None else f' of step {step}'}:"
+        f" expected one of {steps or 'a run that has saved one'}"
+      )
+    like = loop.abstract_state(task)
+    state = checkpoints.restore(steps[-1] if step is None else step, like)
   return config, classes, state
 
 

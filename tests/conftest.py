@@ -12,6 +12,9 @@ _cache = tempfile.TemporaryDirectory(prefix="jaxfake-tests-")
 os.environ["TFDS_DATA_DIR"] = f"{_cache.name}/tfds"
 os.environ["JAX_COMPILATION_CACHE_DIR"] = f"{_cache.name}/xla"
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+os.environ["XLA_FLAGS"] = (
+  os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=0"
+)
 
 
 @pytest.fixture(scope="session")

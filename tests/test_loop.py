@@ -129,8 +129,11 @@ def test_a_nan_leaves_the_checkpoint_before_it(tmp_path, monkeypatch, capsys):
 
 def test_a_full_disk_leaves_the_last_checkpoint_whole(tmp_path, straight):
   # No file may grow past 16 kB: to the writer that is a full disk.
-  full = "resource.setrlimit(resource.RLIMIT_FSIZE, (2**14, 2**14))"
-  done = train_apart(tmp_path, step=3, action=full)
+  full = (
+    f"while not os.path.isdir({str(tmp_path / 'checkpoints/2')!r}): pass\n"
+    "    resource.setrlimit(resource.RLIMIT_FSIZE, (2**14, 2**14))"
+  )
+  done = train_apart(tmp_path, step=4, action=full)
   assert done.returncode == 1, done.stderr
   error = done.stderr.strip().splitlines()[-1]
   assert error.startswith("jaxfake: could not save a checkpoint"), done.stderr

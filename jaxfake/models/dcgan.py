@@ -10,7 +10,6 @@ from collections.abc import Sequence
 import functools
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
 from jaxfake.models import conv
@@ -44,7 +43,11 @@ class Generator(nn.Module):
   @nn.compact
   def __call__(self, z, label=None, *, train: bool):
     if self.num_classes:
-      z = jnp.concatenate([z, jax.nn.one_hot(label, self.num_classes)], -1)
+      # As wide and as strong as the noise, lest its voice drown in it.
+      embed = nn.Embed(
+        self.num_classes, z.shape[-1], embedding_init=nn.initializers.normal(1)
+      )
+      z = jnp.concatenate([z, embed(label)], -1)
     x = z[:, None, None, :]  # (b, 1, 1, z)
     up = functools.partial(
       conv.ConvTranspose, kernel_size=(4, 4), kernel_init=normal
