@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import pathlib
+import sys
 
 import jax
 import numpy as np
@@ -15,13 +16,12 @@ class Checkpoints:
   """The checkpoints of one run, written in the background, whole or not at all.
 
   A step's folder gets its name only when every byte is on disk, so a process
-  that dies while saving leaves the step before as the last one. A context manager.
+  that dies while saving leaves the step before as the last one. A context
+  manager.
   """
 
   def __init__(self, path: pathlib.Path, keep: int = 2):
-    # Where a write fails, asyncio prints a traceback for each array; the error
-    # itself is raised by `save` or `wait`.
-    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    _quieten()
     self._path = path
     self._manager = ocp.CheckpointManager(
       path.absolute(),
@@ -75,9 +75,29 @@ class Checkpoints:
       ) from error
 
 
+def _quieten() -> None:
+  """Where a write fails, `save` or `wait` raises it. Orbax logs it besides,
+  and TensorStore and asyncio say it again for each array: pages of tracebacks
+  in which the one line that helps is lost."""
+  for name in ("absl", "asyncio"):
+    logging.getLogger(name).addFilter(_not_of_a_save)
+  sys.unraisablehook = _unraisable
+
+
+def _not_of_a_save(record: logging.LogRecord) -> bool:
+  return not any(x in record.pathname for x in ("orbax", "asyncio"))
+
+
+def _unraisable(what) -> None:
+  # The answer to a write that came after another write had failed.
+  if "Event loop is closed" not in str(what.exc_value):
+    sys.__unraisablehook__(what)
+
+
 def _reason(error: Exception) -> str:
-  text = str(error).strip().splitlines()
-  return text[0][:300] if text else type(error).__name__
+  """The innermost cause: TensorStore nests paths as long as a page."""
+  text = " ".join(str(error).split())
+  return text.rsplit('": ', 1)[-1][:200] or type(error).__name__
 
 
 def _last_whole(path: pathlib.Path) -> int | None:

@@ -145,7 +145,7 @@ def main(argv: list[str]) -> int:
   except errors.UserError as error:
     print(f"jaxfake: {error}", file=sys.stderr)
     return 2
-  except errors.RunError as error:
+  except (errors.RunError, OSError) as error:  # A full disk, for one.
     print(f"jaxfake: {error}", file=sys.stderr)
     return 1
   except KeyboardInterrupt:

@@ -52,7 +52,7 @@ def neighbours(
   queries: np.ndarray, found: np.ndarray, distances: np.ndarray
 ) -> np.ndarray:
   """Each query (n, h, w) over its nearest (n, k, h, w), distances written."""
-  n, k, h, w = found.shape
+  n, k = found.shape[:2]
   cells = []
   for i in range(n):
     cells.append(("fake", queries[i]))

@@ -1,11 +1,11 @@
 """A run's folder: what was asked, what was measured, what it looks like.
 
-    config.json     the whole configuration; with dataset.json it rebuilds the
-    dataset.json    network, so no data set is needed to use a model
-    metrics.jsonl   one JSON object per line
-    pictures/       previews, spectra, neighbours
-    checkpoints/    Orbax
-    result.json     the last figures, with config, commit, versions, hardware
+config.json     the whole configuration; with dataset.json it rebuilds the
+dataset.json    network, so no data set is needed to use a model
+metrics.jsonl   one JSON object per line
+pictures/       previews, spectra, neighbours
+checkpoints/    Orbax
+result.json     the last figures, with config, commit, versions, hardware
 """
 
 import datetime

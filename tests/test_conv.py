@@ -5,14 +5,14 @@ import re
 import subprocess
 import sys
 
+from flax import linen as nn
 import hypothesis
+from hypothesis import strategies as st
 import jax
+from jax import lax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import linen as nn
-from hypothesis import strategies as st
-from jax import lax
 
 from jaxfake import platform
 from jaxfake.models import conv as C
@@ -288,7 +288,7 @@ def test_layers_use_it(layer):
   model = layer(12, (4, 4), (2, 2))
   x = jnp.zeros((2, 8, 8, 20))
   params = jax.eval_shape(model.init, jax.random.key(0), x)
-  loss = lambda params, x: model.apply(params, x).sum()  # noqa: E731
+  loss = lambda params, x: model.apply(params, x).sum()
   assert not spreads(jax.grad(loss, (0, 1)), params, x)
 
 

@@ -7,8 +7,8 @@ import sys
 import time
 
 import numpy as np
-import pytest
 from PIL import Image
+import pytest
 from test_datasets import generated, kaggle, prepared, spoil
 
 from jaxfake import data

@@ -10,13 +10,13 @@ import sys
 import textwrap
 import time
 
+from array_record.python import array_record_module
 import hypothesis
+from hypothesis import strategies as st
 import ml_collections
 import numpy as np
-import pytest
-from array_record.python import array_record_module
-from hypothesis import strategies as st
 from PIL import Image
+import pytest
 
 from jaxfake import data, errors
 from jaxfake.data import builders, folders

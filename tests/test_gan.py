@@ -153,7 +153,9 @@ def test_generator_learns_a_brightness():
   c, state, _ = compiled(**FAST)
   bright = {**batch(), "image": np.full((4, 32, 32, 1), 230, np.uint8)}
   sample = jax.jit(gan.sampler(c, ("a", "b")))
-  mean = lambda state: sample(state.ema, 0, np.arange(4), bright["label"]).mean()
+  mean = lambda state: sample(
+    state.ema, 0, np.arange(4), bright["label"]
+  ).mean()
   before, after = mean(state), mean(run(120, bright, **FAST)[0])
   assert abs(after - 230) < abs(before - 230) / 3
 

@@ -10,8 +10,8 @@ import time
 import zlib
 
 import numpy as np
-import pytest
 from PIL import Image, ImageOps
+import pytest
 
 from jaxfake.data import image_file
 

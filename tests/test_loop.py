@@ -76,7 +76,9 @@ def test_kill_9_twice_ends_bit_equal(tmp_path, straight):
   assert re.search(r"continuing after step [24]", done.stdout)
   assert result(tmp_path)["state_sha256"] == straight["state_sha256"]
   # No step's metrics are missing or there twice.
-  seen = [(x["step"], "train/g_loss" in x) for x in lines_without_speed(tmp_path)]
+  seen = [
+    (x["step"], "train/g_loss" in x) for x in lines_without_speed(tmp_path)
+  ]
   assert seen == [(2, True), (3, False), (4, True), (6, True), (6, False)]
 
 
@@ -209,9 +211,7 @@ def test_devices_and_processes_agree(spread, tmp_path):
 
 
 def test_batch_must_divide_over_devices(tmp_path):
-  done = train_apart(
-    tmp_path, "--config.batch_size=6", JAX_NUM_CPU_DEVICES="4"
-  )
+  done = train_apart(tmp_path, "--config.batch_size=6", JAX_NUM_CPU_DEVICES="4")
   assert done.returncode == 2
   assert "batch_size is 6: expected a multiple of the 4 devices" in done.stderr
 

@@ -6,7 +6,6 @@ import re
 import subprocess
 import sys
 
-
 import numpy as np
 from PIL import Image
 import pytest

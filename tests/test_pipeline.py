@@ -2,7 +2,8 @@
 
 import itertools
 
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 import ml_collections
 import numpy as np
 from PIL import Image

@@ -104,9 +104,7 @@ def test_interrupted_anywhere_it_ends_the_same(
   }
   assert files(tmp_path / "cut") == files(tmp_path / "straight")
   records = lambda out: [
-    x
-    for p in sorted(out.glob("*.array_record"))
-    for x in read_records(p)
+    x for p in sorted(out.glob("*.array_record")) for x in read_records(p)
   ]
   assert records(tmp_path / "cut") == records(tmp_path / "straight")
   assert len(records(tmp_path / "cut")) == (10 if form != "png" else 0)

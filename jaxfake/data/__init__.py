@@ -3,6 +3,7 @@
 Importing this is cheap; TFDS is imported by `prepare`.
 """
 
+from collections.abc import Iterator
 import contextlib
 import dataclasses
 import fcntl
@@ -12,7 +13,6 @@ import os
 import pathlib
 import shutil
 import sys
-from collections.abc import Iterator
 
 from jaxfake import errors
 from jaxfake.data import folders
@@ -203,8 +203,8 @@ def _locked(path) -> Iterator[None]:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
   """Keeps TFDS from logging and from showing its own progress."""
-  import tensorflow_datasets as tfds
   from absl import logging
+  import tensorflow_datasets as tfds
 
   level = logging.get_verbosity()
   logging.set_verbosity(logging.ERROR)

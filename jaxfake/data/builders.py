@@ -7,16 +7,16 @@ reading.
 """
 
 import collections
+from collections.abc import Callable
 import dataclasses
 import functools
 import hashlib
 import io
 import operator
-from collections.abc import Callable
 
 import numpy as np
-import tensorflow_datasets as tfds
 from PIL import Image
+import tensorflow_datasets as tfds
 
 from jaxfake import errors
 from jaxfake.data import folders, generated, image_file, work

@@ -31,9 +31,7 @@ def fit(image: np.ndarray, size: int, how: str, kernel: str) -> np.ndarray:
   elif how == "pad":
     side = max(h, w)
     top, left = (side - h) // 2, (side - w) // 2
-    image = np.pad(
-      image, ((top, side - h - top), (left, side - w - left))
-    )
+    image = np.pad(image, ((top, side - h - top), (left, side - w - left)))
   if image.shape == (size, size):
     return image
   resized = Image.fromarray(np.ascontiguousarray(image)).resize(

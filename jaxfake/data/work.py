@@ -1,6 +1,7 @@
 """Work spread over cores, in order, with its progress shown."""
 
 import collections
+from collections.abc import Callable, Iterable, Iterator
 import concurrent.futures as futures
 import contextlib
 import multiprocessing
@@ -9,7 +10,6 @@ import sys
 import threading
 import time
 import types
-from collections.abc import Callable, Iterable, Iterator
 
 from rich import console, progress
 

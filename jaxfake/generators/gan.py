@@ -55,9 +55,7 @@ def augmentations(config) -> tuple[str, ...]:
 
 def networks(config, classes):
   """The generator and discriminator modules of a config."""
-  return MODELS[config.model.name](
-    config.model, len(classes), config.data.size
-  )
+  return MODELS[config.model.name](config.model, len(classes), config.data.size)
 
 
 def latents(seed: int | jax.Array, index: jax.Array, size: int) -> jax.Array:
@@ -194,8 +192,8 @@ def measures(config, dataset):
   @compiled
   def draw(variables, batch):
     x = sample(variables, config.seed, batch["index"], batch["label"])
-    return x.astype(jnp.float32).mean(-1, keepdims=True).round().astype(
-      jnp.uint8
+    return (
+      x.astype(jnp.float32).mean(-1, keepdims=True).round().astype(jnp.uint8)
     )
 
   read = jax.jit(lambda batch: (batch["image"], batch["label"]))

@@ -70,9 +70,7 @@ class Discriminator(nn.Module):
 
   @nn.compact
   def __call__(self, x, label=None, *, train: bool):
-    down = functools.partial(
-      conv.Conv, kernel_size=(4, 4), kernel_init=normal
-    )
+    down = functools.partial(conv.Conv, kernel_size=(4, 4), kernel_init=normal)
     for i, width in enumerate(reversed(self.widths)):
       first = i == 0  # No batch norm on pixels: section 3 of the paper.
       x = down(width, strides=(2, 2), padding="SAME", use_bias=first)(x)
