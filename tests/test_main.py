@@ -34,8 +34,7 @@ CONFIGS = sorted(p.name for p in (ROOT / "configs").glob("*.py"))
 )
 def test_a_mistake_is_one_line_and_imports_no_jax(arguments, named):
   done = subprocess.run(
-    [sys.executable, "-X", "importtime", "-m", "jaxfake.main"]
-    + arguments.split(),
+    f"{sys.executable} -X importtime -m jaxfake.main {arguments}".split(),
     capture_output=True,
     text=True,
     cwd=ROOT,
