@@ -23,8 +23,9 @@ import numpy as np
 from jaxfake import errors, pictures
 
 # A run may be asked for more steps, or to report more often, and go on: these
-# fields do not change what is computed at any step.
-FREE = ("total_steps", "every.", "tensorboard")
+# fields do not change what is computed at any step. (A data set is compared by
+# its content: the fingerprint changes when a folder is copied.)
+FREE = ("total_steps", "every.", "tensorboard", "fingerprint")
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain")
 
 
