@@ -115,6 +115,17 @@ def abstract_state(task):
   )
 
 
+def parameters(state) -> dict[str, int]:
+  """How many parameters each network of a state has: its `params` fields'."""
+  found = {}
+  for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+    names = [getattr(key, "name", None) for key in path]
+    if "params" in names:
+      network = names[names.index("params") - 1]
+      found[network] = found.get(network, 0) + leaf.size
+  return found
+
+
 def compile_step(task, config, by_batch, everywhere):
   """The compiled step, the abstract state, and what compiling told."""
   state = abstract_state(task)
@@ -133,9 +144,11 @@ def compile_step(task, config, by_batch, everywhere):
   compiled = step.lower(state, batch).compile(
     compiler_options=platform.compiler_options()
   )
+  networks = parameters(state)
   cost, memory = compiled.cost_analysis() or {}, compiled.memory_analysis()
   facts = {
     "compile_seconds": time.monotonic() - start,
+    "parameters": networks,
     "gflop_per_image": cost.get("flops", math.nan) / n / 1e9,
     "memory_mb": memory
     and (memory.argument_size_in_bytes + memory.temp_size_in_bytes) / 1e6,
@@ -203,11 +216,10 @@ def train(config, task, source, run: workdir.Workdir) -> int:
     step, like, facts = compile_step(task, config, by_batch, everywhere)
     last = checkpoints.latest()
     if last is None:
-      # It runs once, and optimising its random bits takes a CPU 20 seconds.
       init = jax.jit(
         task.init,
         out_shardings=everywhere,
-        compiler_options={"xla_backend_optimization_level": 0},
+        compiler_options=platform.run_once_options(),
       )
       state = init(jax.random.key(config.seed))
     else:
@@ -219,10 +231,11 @@ def train(config, task, source, run: workdir.Workdir) -> int:
         " already: expected at least that"
       )
     run.rewind(first)
+    counts = ", ".join(f"{k} {v:,}" for k, v in facts["parameters"].items())
     progress.say(
       f"compiled in {facts['compile_seconds']:.0f} s:"
       f" {facts['gflop_per_image']:.2f} GFLOP an image and step,"
-      f" {facts['memory_mb']:.0f} MB;"
+      f" {facts['memory_mb']:.0f} MB; parameters: {counts};"
       + (f" continuing after step {first}" if first else " starting")
     )
     feed = pipeline.batches(

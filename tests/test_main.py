@@ -154,3 +154,17 @@ def test_another_config_is_refused_but_more_steps_go_on(tmp_path, capsys):
   assert "total_steps is 1" in capsys.readouterr().err
   assert main.main(["", *argv, "--config.total_steps=4"]) == 0
   assert "continuing after step 2" in capsys.readouterr().out
+
+
+def test_tensorboard_without_tensorflow(tmp_path):
+  argv = [f"--config={ROOT}/configs/dcgan.py:tiny", f"--workdir={tmp_path}"]
+  code = (
+    "import sys; from jaxfake import main; code = main.main(sys.argv);"
+    "assert 'tensorflow' not in sys.modules; sys.exit(code)"
+  )
+  subprocess.run(
+    [sys.executable, "-c", code, *argv, "--config.tensorboard=True"], check=True
+  )
+  events = next((tmp_path / "tensorboard").glob("events.*")).read_bytes()
+  for name in (b"train/g_loss", b"eval/frechet_random_filters", b"preview"):
+    assert name in events
