@@ -20,12 +20,17 @@ class Checkpoints:
   manager.
   """
 
-  def __init__(self, path: pathlib.Path, keep: int = 2):
+  def __init__(
+    self, path: pathlib.Path, keep: int = 2, read_only: bool = False
+  ):
+    """With `read_only` nothing is touched: a run may be writing there."""
     _quieten()
     self._path = path
     self._manager = ocp.CheckpointManager(
       path.absolute(),
-      options=ocp.CheckpointManagerOptions(
+      options=ocp.CheckpointManagerOptions(read_only=True)
+      if read_only
+      else ocp.CheckpointManagerOptions(
         max_to_keep=keep, cleanup_tmp_directories=True
       ),
     )

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 import functools
 import math
+import os
 import signal
 import time
 
@@ -35,9 +36,8 @@ class Stop:
     if self.signal == signal.SIGINT == number:
       raise KeyboardInterrupt
     self.signal = number
-    progress.say(
-      f"{signal.Signals(number).name}: saving after this step, then leaving"
-    )
+    # Not print, which may be what was interrupted.
+    os.write(2, b"\nstopping: saving after this step (again: at once)\n")
 
   def __exit__(self, *_):
     for number, handler in self._before.items():
@@ -54,10 +54,13 @@ class Stop:
 def mesh_and_shardings():
   """All devices in a row; a sharding by rows of a batch, one for copies.
 
-  Auto, not JAX's default Explicit: under that Linen's Dropout fails.
+  Auto, not JAX's default Explicit: under that Linen's Dropout fails. By
+  process, not by place in the machine as jax.make_mesh would have it: process
+  p holds the p-th part of each batch.
   """
-  mesh = jax.make_mesh(
-    (jax.device_count(),), ("data",), axis_types=(AxisType.Auto,)
+  devices = sorted(jax.devices(), key=lambda d: (d.process_index, d.id))
+  mesh = jax.sharding.Mesh(
+    np.array(devices), ("data",), axis_types=(AxisType.Auto,)
   )
   by_batch = jax.NamedSharding(mesh, jax.P("data"))
   everywhere = jax.NamedSharding(mesh, jax.P())
@@ -96,6 +99,8 @@ def check(config) -> None:
   for name in ("batch_size", "total_steps"):
     if config[name] < 1:
       raise errors.ConfigError(f"{name} is {config[name]}: expected at least 1")
+  if config.seed not in range(2**32):
+    raise errors.ConfigError(f"seed is {config.seed}: expected 0 to 2**32 - 1")
   if config.batch_size % devices:
     raise errors.ConfigError(
       f"batch_size is {config.batch_size}: expected a multiple of the"
@@ -186,9 +191,9 @@ def require_finite(step: int, values: dict[str, float]) -> None:
   bad = [f"{k} = {v}" for k, v in values.items() if not math.isfinite(v)]
   if bad:
     raise errors.DivergedError(
-      f"diverged at step {step}: {', '.join(bad)}. The last checkpoint is from"
-      " before it, but the same command would meet it again: lower opt.lr,"
-      " and give another --workdir"
+      f"diverged at step {step}: {', '.join(bad)}. What was saved before it is"
+      " kept, but the same command would meet it again: lower opt.lr, and"
+      " give another --workdir"
     )
 
 
@@ -230,7 +235,7 @@ def train(config, task, source, run: workdir.Workdir) -> int:
         f"total_steps is {total}, but {run.path} has trained {first} steps"
         " already: expected at least that"
       )
-    run.rewind(first)
+    run.begin(first)
     counts = ", ".join(f"{k} {v:,}" for k, v in facts["parameters"].items())
     progress.say(
       f"compiled in {facts['compile_seconds']:.0f} s:"

@@ -97,11 +97,36 @@ def initialize_distributed() -> None:
   import jax
 
   if "JAX_PROCESS_ID" in os.environ:
-    # JAX_COORDINATOR_ADDRESS jax.distributed reads by itself.
+    names = ("JAX_NUM_PROCESSES", "JAX_COORDINATOR_ADDRESS")
+    if missing := [name for name in names if name not in os.environ]:
+      raise errors.ConfigError(
+        f"JAX_PROCESS_ID is set: expected {' and '.join(missing)} beside it"
+      )
     jax.distributed.initialize(
       num_processes=int(os.environ["JAX_NUM_PROCESSES"]),
       process_id=int(os.environ["JAX_PROCESS_ID"]),
     )
+
+
+def together(prepare):
+  """Calls prepare(); where it fails on one process, all of them raise, lest
+  the others wait for it."""
+  import jax
+  from jax.experimental import multihost_utils
+  import numpy as np
+
+  made, problem = None, None
+  try:
+    made = prepare()
+  except errors.UserError as error:
+    problem = error
+  if jax.process_count() > 1:
+    failed = multihost_utils.process_allgather(np.int32(problem is not None))
+    if failed.any() and problem is None:
+      problem = errors.UserError("another process cannot start: it says why")
+  if problem:
+    raise problem
+  return made
 
 
 def run(config, path: pathlib.Path) -> int:
@@ -116,19 +141,24 @@ def run(config, path: pathlib.Path) -> int:
   from jaxfake.data import pipeline
   from jaxfake.generators import gan
 
-  tasks = {"gan": gan}
-  errors.check_choice("task", config.task, tasks)
-  task = tasks[config.task]
-  loop.check(config)
-  pipeline.check(config.data)
-  task.check(config)
   progress.quiet = jax.process_index() > 0
-  dataset = data.prepare(config.data)
-  images = pipeline.splits(dataset, config.data)
   run = workdir.Workdir(path, writer=jax.process_index() == 0)
-  run.open(config.to_dict(), dataset.facts)
+
+  def prepare():
+    tasks = {"gan": gan}
+    errors.check_choice("task", config.task, tasks)
+    loop.check(config)
+    pipeline.check(config.data)
+    tasks[config.task].check(config)
+    dataset = data.prepare(config.data)
+    progress.say(dataset.summary())
+    splits = pipeline.splits(dataset, config.data)
+    task = tasks[config.task].make(config, splits)
+    run.open(config.to_dict(), dataset.facts)
+    return task, splits.train
+
   try:
-    code = loop.train(config, task.make(config, images), images.train, run)
+    code = loop.train(config, *together(prepare), run)
   finally:
     run.close()
   if code == 0 and run.writer:

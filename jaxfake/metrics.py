@@ -117,6 +117,13 @@ def radial_spectrum(images: np.ndarray) -> np.ndarray:
   return total / n
 
 
+def spectrum_gap(a: np.ndarray, b: np.ndarray) -> float:
+  """Mean absolute difference in dB between the radial spectra of two sets
+  (n, s, s, 1), the mean brightness (frequency 0) left out."""
+  gap = radial_spectrum(a[..., 0]) - radial_spectrum(b[..., 0])
+  return float(10 * np.abs(gap[1:]).mean())
+
+
 def nearest(queries: np.ndarray, bank: np.ndarray, k: int = 3):
   """Indices and root-mean-square distances (n, k) of the k nearest in a bank.
 
@@ -125,7 +132,15 @@ def nearest(queries: np.ndarray, bank: np.ndarray, k: int = 3):
   q = np.asarray(queries, np.float32).reshape(len(queries), -1)
   b = np.asarray(bank, np.float32).reshape(len(bank), -1)
   k = min(k, len(b))
-  square = (q**2).sum(1)[:, None] + (b**2).sum(1) - 2 * q @ b.T
-  index = np.argsort(square, axis=1, kind="stable")[:, :k]
-  square = np.take_along_axis(square, index, 1)
-  return index, np.sqrt(np.maximum(square, 0) / q.shape[1])
+  norms = (b**2).sum(1)
+  indices, distances = [], []
+  for i in range(0, len(q), 256):  # All at once would be n times the bank.
+    part = q[i : i + 256]
+    square = (part**2).sum(1)[:, None] + norms - 2 * part @ b.T
+    index = np.argpartition(square, k - 1, axis=1)[:, :k]
+    square = np.take_along_axis(square, index, 1)
+    order = np.argsort(square, axis=1)
+    indices.append(np.take_along_axis(index, order, 1))
+    distances.append(np.take_along_axis(square, order, 1))
+  square = np.maximum(np.concatenate(distances), 0)
+  return np.concatenate(indices), np.sqrt(square / q.shape[1])

@@ -24,6 +24,13 @@ def compiler_options() -> dict[str, str]:
   )
 
 
+def jit(fn):
+  """`jax.jit` with `compiler_options`."""
+  import jax
+
+  return jax.jit(fn, compiler_options=compiler_options())
+
+
 def run_once_options() -> dict[str, int]:
   """Options for a program that runs once, so that optimising it is a waste.
 

@@ -69,7 +69,8 @@ def load(path: pathlib.Path, step: int | None = None):
   classes = tuple(workdir.read_json(path / "dataset.json")["classes"])
   errors.check_choice(f"{path}/config.json: task", config.task, ("gan",))
   task = gan.make(config, pipeline.Splits(classes, (), ()))
-  with checkpoint.Checkpoints(path / "checkpoints") as checkpoints:
+  saved = checkpoint.Checkpoints(path / "checkpoints", read_only=True)
+  with saved as checkpoints:
     steps = checkpoints.steps()
     if not steps or step not in (None, *steps):
       raise errors.ConfigError(
@@ -89,17 +90,17 @@ def images(config, classes, state, seed, labels, first, batch) -> Iterator:
   import jax
   import numpy as np
 
-  from jaxfake import loop
+  from jaxfake import loop, platform
   from jaxfake.generators import gan
 
   _, by_batch, _ = loop.mesh_and_shardings()
-  draw = gan.compiled(gan.sampler(config, classes))
+  draw = platform.jit(gan.sampler(config, classes))
   before = None
   for start in range(first, len(labels), batch):
     index = np.arange(start, start + batch, dtype=np.int32)
     label = np.resize(labels[start : start + batch], batch)
     index, label = jax.device_put((index, label), by_batch)
-    now = draw(state.ema, seed, index, label)
+    now = draw(state.ema, np.uint32(seed), index, label)
     if before is not None:
       yield np.asarray(before)
     before = now
@@ -125,7 +126,7 @@ def png(image, facts: dict) -> bytes:
 def begin(out: pathlib.Path, facts: dict) -> int:
   """Makes or reopens the folder; returns how many images it has already.
 
-  Raises ConfigError where other samples, or other files, are in it.
+  Raises ConfigError where other samples are in it.
   """
   from jaxfake import workdir
 
@@ -141,23 +142,26 @@ def begin(out: pathlib.Path, facts: dict) -> int:
       raise errors.ConfigError(
         f"--out {out} is for {old['count']} images: expected at least as many"
       )
-  elif out.exists() and any(out.iterdir()):
-    raise errors.ConfigError(
-      f"--out {out} holds other files: expected a new or empty folder"
-    )
-  try:
-    out.mkdir(parents=True, exist_ok=True)
-  except OSError as error:
-    raise errors.ConfigError(f"--out {out}: {error.strerror}") from error
   workdir.write_json(about, facts)
   if not manifest.exists():
     return 0
-  lines = manifest.read_bytes().splitlines(keepends=True)
-  whole = [x for x in lines if x.endswith(b"\n")]  # Killed in a line.
+  rows = workdir.read_lines(manifest)
+  # Killed while a shard's lines were being written: the shard is made again.
+  if rows and "record" in rows[-1]:
+    shard = [x for x in rows if x["file"] == rows[-1]["file"]]
+    if len(shard) < count_records(out / rows[-1]["file"]):
+      rows = rows[: -len(shard)]
   part = manifest.with_name(manifest.name + ".part")
-  part.write_bytes(b"".join(whole))
+  part.write_text("".join(json.dumps(x) + "\n" for x in rows))
   part.replace(manifest)
-  return len(whole)
+  return len(rows)
+
+
+def count_records(shard: pathlib.Path) -> int:
+  from array_record.python import array_record_data_source
+
+  with array_record_data_source.ArrayRecordDataSource(str(shard)) as source:
+    return len(source)
 
 
 def write_pngs(out: pathlib.Path, first: int, encoded: list[bytes]):
@@ -190,7 +194,7 @@ def run(args) -> int:
   import jax
   import numpy as np
 
-  from jaxfake import checkpoint, progress
+  from jaxfake import checkpoint, progress, workdir
   from jaxfake.data import work
 
   if args.count < 1 or args.batch < 1:
@@ -216,6 +220,12 @@ def run(args) -> int:
     "synthetic": True,
   }
   out = pathlib.Path(args.out)
+  if out.is_dir() and not (out / "sampler.json").exists():
+    if {x.name for x in out.iterdir()} - {workdir.LOCK}:
+      raise errors.ConfigError(
+        f"--out {out} holds other files: expected a new or empty folder"
+      )
+  lock = workdir.lock(out, "--out")
   first = begin(
     out,
     facts
@@ -267,6 +277,7 @@ def run(args) -> int:
         manifest.flush()
         os.fsync(manifest.fileno())
         chunk, at = [], done
+  lock.close()
   progress.say(
     f"{args.count} synthetic images of {args.workdir} in {out}\n"
     "As a data set: --config.data.name=generated"

@@ -15,6 +15,7 @@ import json
 import os
 import pathlib
 import platform
+import shutil
 import subprocess
 import sys
 
@@ -22,10 +23,17 @@ import numpy as np
 
 from jaxfake import errors, pictures
 
-# A run may be asked for more steps, or to report more often, and go on: these
-# fields do not change what is computed at any step. (A data set is compared by
-# its content: the fingerprint changes when a folder is copied.)
-FREE = ("total_steps", "every.", "tensorboard", "fingerprint")
+# What may differ when a run goes on: it does not change what any step computes.
+# A data set is compared by its content, not by where it lies.
+FREE = (
+  "total_steps",
+  "every.",
+  "tensorboard",
+  "data.dir",
+  "fingerprint",
+  "skipped_files",
+)
+LOCK = ".lock"
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain")
 
 
@@ -38,6 +46,25 @@ def flatten(tree: dict, prefix: str = "") -> dict:
     else:
       flat[prefix + key] = value
   return flat
+
+
+def lock(path: pathlib.Path, flag: str):
+  """Makes a folder and returns its open lock file, to be closed at the end.
+
+  Raises ConfigError where another process holds it, or it cannot be written.
+  """
+  try:
+    path.mkdir(parents=True, exist_ok=True)
+    file = open(path / LOCK, "w")
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+  except BlockingIOError as error:
+    raise errors.ConfigError(
+      f"{flag} {path} is in use by another process: wait for it, or give"
+      " another folder"
+    ) from error
+  except OSError as error:
+    raise errors.ConfigError(f"{flag} {path}: {error.strerror}") from error
+  return file
 
 
 def write_json(path: pathlib.Path, value) -> None:
@@ -57,12 +84,22 @@ def read_json(path: pathlib.Path):
     ) from error
 
 
+def read_lines(path: pathlib.Path) -> list[dict]:
+  """The objects of a JSON lines file; none where there is none. A last line
+  in whose middle the process died is left out."""
+  if not path.exists():
+    return []
+  lines = path.read_text().splitlines(keepends=True)
+  return [json.loads(x) for x in lines if x.endswith("\n")]
+
+
 class Workdir:
   """A run's folder. Only `writer` (process 0) writes text and pictures."""
 
   def __init__(self, path: pathlib.Path, writer: bool = True):
     self.path = path
     self.writer = writer
+    self._new = {}  # Files to write once the run can begin.
     self._tensorboard = None
     self._lock = None
 
@@ -74,25 +111,13 @@ class Workdir:
     """
     if not self.writer:
       return
-    try:
-      self.path.mkdir(parents=True, exist_ok=True)
-      self._lock = open(self.path / ".lock", "w")
-      fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-      raise errors.ConfigError(
-        f"{self.path} is in use by another process: wait for it, or give"
-        " another --workdir"
-      ) from error
-    except OSError as error:
-      raise errors.ConfigError(
-        f"cannot write to --workdir {self.path}: {error.strerror}"
-      ) from error
+    self._lock = lock(self.path, "--workdir")
     for name, value in (("config", config), ("dataset", dataset)):
-      path = self.path / f"{name}.json"
       value = json.loads(json.dumps(value))  # Tuples become lists.
+      path = self.path / f"{name}.json"
       if path.exists():
         self._compare(name, read_json(path), value)
-      write_json(path, value)
+      self._new[path] = value
     if config["tensorboard"]:
       self._tensorboard = _tensorboard_writer(self.path)
 
@@ -109,29 +134,30 @@ class Workdir:
         " Give another --workdir, or the old values"
       )
 
-  def rewind(self, step: int) -> None:
-    """Drops metrics of steps after the one restored: they come again."""
-    path = self.path / "metrics.jsonl"
-    if not self.writer or not path.exists():
+  def begin(self, step: int) -> None:
+    """Writes what the run is, and drops metrics of steps after `step`, the one
+    restored (0 at the start): they come again."""
+    if not self.writer:
       return
-    kept = []
-    for line in path.read_text().splitlines():
-      try:
-        if json.loads(line)["step"] <= step:
-          kept.append(line + "\n")
-      except (ValueError, KeyError):
-        continue  # The process died in the middle of writing this line.
+    for path, value in self._new.items():
+      write_json(path, value)
+    self._append("environments", {"from_step": step} | environment())
+    path = self.path / "metrics.jsonl"
+    kept = [x for x in read_lines(path) if x["step"] <= step]
     part = path.with_name(path.name + ".part")
-    part.write_text("".join(kept))
+    part.write_text("".join(json.dumps(x) + "\n" for x in kept))
     part.replace(path)
+
+  def _append(self, name: str, value: dict) -> None:
+    with open(self.path / f"{name}.jsonl", "a") as f:
+      f.write(json.dumps(value) + "\n")
 
   def metrics(self, step: int, values: dict[str, float]) -> None:
     """Appends one line of scalars."""
     if not self.writer:
       return
     values = {name: float(value) for name, value in values.items()}
-    with open(self.path / "metrics.jsonl", "a") as f:
-      f.write(json.dumps({"step": step} | values) + "\n")
+    self._append("metrics", {"step": step} | values)
     if self._tensorboard:
       for name, value in values.items():
         self._tensorboard.add_scalar(name, value, step)
@@ -160,14 +186,15 @@ class Workdir:
     """Writes result.json: the last evaluation and where it came from."""
     if not self.writer:
       return
-    lines = (self.path / "metrics.jsonl").read_text().splitlines()
-    evaluations = [json.loads(x) for x in lines if '"eval/' in x]
+    lines = read_lines(self.path / "metrics.jsonl")
+    evaluations = [x for x in lines if any(k.startswith("eval/") for k in x)]
     write_json(
       self.path / "result.json",
       {
         "config": read_json(self.path / "config.json"),
         "dataset": read_json(self.path / "dataset.json"),
-        "environment": environment(),
+        # One for each time the run was started or continued.
+        "environments": read_lines(self.path / "environments.jsonl"),
         "step": step,
         "state_sha256": state_sha256,
         "metrics": evaluations[-1],
@@ -215,17 +242,17 @@ def environment() -> dict:
   import jax
 
   def git(*args):
-    here = pathlib.Path(__file__).parent
     done = subprocess.run(
-      ["git", "-C", here, *args], capture_output=True, text=True, check=False
+      ["git", "-C", root, *args], capture_output=True, text=True, check=False
     )
     return done.stdout.strip() if done.returncode == 0 else None
 
-  try:
+  # Not the repository of a project that jaxfake is merely installed in.
+  root = pathlib.Path(__file__).parent.parent.resolve()
+  commit, changed = None, None
+  if (root / ".git").exists() and shutil.which("git"):
     commit = git("rev-parse", "HEAD")
     changed = bool(git("status", "--porcelain"))
-  except FileNotFoundError:  # A machine without git.
-    commit, changed = None, None
   return {
     "command": " ".join(sys.argv),
     "commit": commit,

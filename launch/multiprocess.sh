@@ -12,13 +12,14 @@ port=$(python -c 'import socket; s = socket.socket(); s.bind(("", 0)); print(s.g
 export JAX_COORDINATOR_ADDRESS=${JAX_COORDINATOR_ADDRESS:-localhost:$port}
 export JAX_NUM_PROCESSES=$n
 
+set -m # Else bash starts background jobs deaf to Ctrl-C.
 pids=()
 for ((i = 0; i < n; i++)); do
   JAX_PROCESS_ID=$i python -m jaxfake.main "$@" &
   pids+=($!)
 done
 trap 'kill -TERM "${pids[@]}" 2>/dev/null' TERM
-trap : INT # The terminal has sent it to the processes too.
+trap 'kill -INT "${pids[@]}" 2>/dev/null' INT
 
 code=0
 for pid in "${pids[@]}"; do

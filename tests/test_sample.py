@@ -110,6 +110,44 @@ def test_interrupted_anywhere_it_ends_the_same(
   assert len(records(tmp_path / "cut")) == (10 if form != "png" else 0)
 
 
+def test_a_shard_half_in_the_manifest_is_made_again(
+  trained, tmp_path, monkeypatch
+):
+  monkeypatch.setattr(sample, "SHARD", 4)
+  flags = ("--format", "array_record")
+  assert make(trained, tmp_path / "straight", 10, *flags) == 0
+  assert make(trained, tmp_path / "cut", 10, *flags) == 0
+  lines = (tmp_path / "cut/manifest.jsonl").read_text().splitlines(True)
+  (tmp_path / "cut/manifest.jsonl").write_text("".join(lines[:6]))
+  assert make(trained, tmp_path / "cut", 10, *flags) == 0
+  assert manifest(tmp_path / "cut") == manifest(tmp_path / "straight")
+  shards = sorted((tmp_path / "cut").glob("*.array_record"))
+  assert [len(read_records(p)) for p in shards] == [4, 4, 2]
+
+
+def test_the_largest_seed(trained, tmp_path):
+  assert make(trained, tmp_path / "a", 1, "--seed", 2**32 - 1) == 0
+  assert make(trained, tmp_path / "b", 1, "--seed", 2**32) == 2
+
+
+def test_images_of_no_class_cannot_teach_a_class(trained, tmp_path, capsys):
+  run, out = tmp_path / "run", tmp_path / "out"
+  assert main.main(["", TINY, f"--workdir={run}"]) == 0
+  assert make(run, out, 24) == 0
+  argv = [
+    "",
+    TINY,
+    f"--workdir={tmp_path / 'again'}",
+    "--config.data.name=generated",
+    f"--config.data.dir={out}",
+    "--config.data.split=patient",
+  ]
+  assert main.main(argv) == 0
+  argv += [f"--workdir={tmp_path / 'conditional'}"]
+  assert main.main([*argv, "--config.model.conditional=True"]) == 2
+  assert "not every image of the data has a class" in capsys.readouterr().err
+
+
 def test_more_images_later(trained, tmp_path):
   assert make(trained, tmp_path / "a", 3) == 0
   assert make(trained, tmp_path / "a", 6) == 0

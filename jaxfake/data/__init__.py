@@ -41,6 +41,25 @@ class Dataset:
   facts: dict = dataclasses.field(repr=False)
   directory: str  # Of the prepared records, for tfds.builder_from_directory.
 
+  def summary(self) -> str:
+    """One line: images, how they were split, and what is wrong with that."""
+    facts = self.facts
+    counts = ", ".join(
+      f"{split} {sum(n.values()):,} ({facts['patients'][split]:,} patients)"
+      for split, n in facts["counts"].items()
+    )
+    text = f"{self.name}: {counts}; {facts['split']} split"
+    if shared := {k: v for k, v in facts["patient_overlap"].items() if v}:
+      text += "; patients in two splits: " + ", ".join(
+        f"{k} {v}" for k, v in shared.items()
+      )
+    if self.name == "chest_xray" and all(
+      sum(n.values()) == facts["patients"][split]
+      for split, n in facts["counts"].items()
+    ):
+      text += "; each image counts as a patient, by the file names"
+    return text
+
   def source(self, split: str):
     """Returns `builders.Source` of "train", "val" or "test"."""
     from jaxfake.data import builders
@@ -96,6 +115,8 @@ def _phantom(data):
   from jaxfake.data import builders, work
 
   n, seed, nodules = (data.phantom[k] for k in ("images", "seed", "nodules"))
+  if seed < 0:
+    raise errors.ConfigError(f"data.phantom.seed={seed}: at least 0")
   if data.size < 16:
     raise errors.ConfigError(f"data.size={data.size}: at least 16 pixels")
   if n < 3 * VIEWS:

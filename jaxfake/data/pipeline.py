@@ -107,11 +107,25 @@ class Splits(NamedTuple):
 
 
 def splits(dataset, data) -> Splits:
-  """A prepared data set at the size of a config's `data`; held out is val, or
-  test where there is no val."""
-  held = "val" if "val" in dataset.facts["counts"] else "test"
+  """A prepared data set at the size of a config's `data`.
+
+  Held out is the larger of val and test (Kaggle's val has 16 images). A set
+  with images of no class has no classes. Raises DataError where there are too
+  few images to measure anything by.
+  """
+  counts = {k: sum(v.values()) for k, v in dataset.facts["counts"].items()}
+  held = max(("val", "test"), key=lambda k: counts.get(k, 0))
+  for split in ("train", held):
+    if counts.get(split, 0) < 2:
+      raise errors.DataError(
+        f"{dataset.name}: {counts.get(split, 0)} images in {split}: expected at"
+        " least 2 to train on and 2 held out (data.split=patient makes splits)"
+      )
+  known = set(dataset.classes)
+  if any(set(n) - known for n in dataset.facts["counts"].values()):
+    known = set()
   return Splits(
-    dataset.classes,
+    dataset.classes if known else (),
     Images(dataset.source("train"), data),
     Images(dataset.source(held), data),
   )

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 
 
 def brightness(key, x):
-  """Adds up to half of the range [0, 1] (here twice as wide)."""
-  return x + jax.random.uniform(key, (len(x), 1, 1, 1), minval=-1, maxval=1)
+  """Adds up to half a unit, a quarter of the range, to each image."""
+  shape = (len(x), 1, 1, 1)
+  return x + jax.random.uniform(key, shape, minval=-0.5, maxval=0.5)
 
 
 def contrast(key, x):

@@ -1,4 +1,4 @@
-"""How a GAN learns, samples and is measured."""
+"""How a GAN learns and samples."""
 
 import functools
 from typing import Any
@@ -6,18 +6,14 @@ from typing import Any
 from flax import struct
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
-from jaxfake import errors, metrics, pictures, platform
-from jaxfake.generators import augment, losses
+from jaxfake import errors, platform
+from jaxfake.generators import augment, losses, measure
 from jaxfake.models import dcgan
-from jaxfake.task import Rows, Subset, Task
+from jaxfake.task import Task
 
 MODELS = {"dcgan": dcgan.make}
-PREVIEW = 32  # Pictures a block.
-NEIGHBOURS = 8
-THUMBNAIL = 32  # Pixels a side: what nearest neighbours are sought in.
 
 
 class Network(struct.PyTreeNode):
@@ -45,8 +41,23 @@ def check(config) -> None:
   errors.check_choice("loss", config.loss, losses.LOSSES)
   for name in augmentations(config):
     errors.check_choice("augment", name, augment.AUGMENTATIONS)
-  if not 0 <= config.ema < 1:
-    raise errors.ConfigError(f"ema is {config.ema}: expected 0 <= ema < 1")
+  for field, least in (
+    ("model.width", 1),
+    ("model.max_width", 1),
+    ("model.latents", 1),
+    ("eval.images", 2),
+  ):
+    group, name = field.split(".")
+    if config[group][name] < least:
+      raise errors.ConfigError(
+        f"{field} is {config[group][name]}: expected at least {least}"
+      )
+  decays = {"ema": config.ema, "opt.b1": config.opt.b1, "opt.b2": config.opt.b2}
+  for field, value in decays.items():
+    if not 0 <= value < 1:
+      raise errors.ConfigError(f"{field} is {value}: expected 0 to below 1")
+  if not config.opt.lr > 0:
+    raise errors.ConfigError(f"opt.lr is {config.opt.lr}: expected above 0")
 
 
 def augmentations(config) -> tuple[str, ...]:
@@ -70,11 +81,6 @@ def to_uint8(x: jax.Array) -> jax.Array:
   return jnp.clip(jnp.round((x + 1) * 127.5), 0, 255).astype(jnp.uint8)
 
 
-def compiled(fn):
-  """`jax.jit` with this machine's compiler options."""
-  return jax.jit(fn, compiler_options=platform.compiler_options())
-
-
 def sampler(config, classes):
   """`sample(variables, seed, index, label)` -> uint8 (n, s, s, c), to be
   compiled by the caller."""
@@ -92,6 +98,10 @@ def make(config, dataset) -> Task:
 
   `dataset` has `classes`, and `train` and `held_out`: sources of images.
   """
+  if config.model.conditional and not dataset.classes:
+    raise errors.ConfigError(
+      "model.conditional is True, but not every image of the data has a class"
+    )
   generator, discriminator = networks(config, dataset.classes)
   loss = losses.LOSSES[config.loss]
   adam = optax.adam(config.opt.lr, b1=config.opt.b1, b2=config.opt.b2)
@@ -163,13 +173,17 @@ def make(config, dataset) -> Task:
       return real_term + fake_term, (stats, seen)
 
     gradient, (d_stats, seen) = jax.grad(d_loss, has_aux=True)(d.params)
+    seen["d_gradient"] = optax.global_norm(gradient)
     d = update(d, gradient).replace(batch_stats=d_stats)
 
     def g_loss(x):
       return loss.generator(judge(d.params, d_stats, x, label, k_judge)[0])
 
     seen["g_loss"], gradient = jax.value_and_grad(g_loss)(fake)
-    g = update(g, pull_back(gradient)[0]).replace(batch_stats=g_stats)
+    (gradient,) = pull_back(gradient)
+    # Norms, so that a NaN is seen in the step whose update it would spoil.
+    seen["g_gradient"] = optax.global_norm(gradient)
+    g = update(g, gradient).replace(batch_stats=g_stats)
 
     # The average forgets its first, random steps: decay grows to config.ema.
     t = state.step.astype(jnp.float32)
@@ -181,123 +195,19 @@ def make(config, dataset) -> Task:
     )
     return State(state.step + 1, g, d, ema), seen
 
-  return Task(init, step, *measures(config, dataset))
-
-
-def measures(config, dataset):
-  """The task's `evaluate` and `preview`."""
   sample = sampler(config, dataset.classes)
-  conditional = config.model.conditional
 
-  @compiled
+  @platform.jit
   def draw(variables, batch):
     x = sample(variables, config.seed, batch["index"], batch["label"])
-    return (
-      x.astype(jnp.float32).mean(-1, keepdims=True).round().astype(jnp.uint8)
-    )
+    gray = x.astype(jnp.float32).mean(-1, keepdims=True)
+    return jnp.round(gray).astype(jnp.uint8)
 
-  read = jax.jit(lambda batch: (batch["image"], batch["label"]))
-
-  @compiled
-  def describe(batch):
-    x = batch["image"]
-    side = x.shape[1] // THUMBNAIL
-    small = x.astype(jnp.float32).reshape(
-      len(x), THUMBNAIL, side, THUMBNAIL, side
-    )
-    return metrics.random_filter_features(x), small.mean((2, 4))
-
-  def fakes(state, gather, label):
-    rows = Rows(index=np.arange(len(label), dtype=np.int32), label=label)
-    return gather(functools.partial(draw, state.ema), rows)
-
-  @functools.cache
-  def blocks(gather):
-    """For each block of a preview its caption, real images and labels."""
-    if not conditional:
-      n = min(PREVIEW, len(dataset.train))
-      images, labels = gather(read, Subset(dataset.train, range(n)))
-      return [("", images, labels)]
-    found = {c: [] for c in range(len(dataset.classes))}
-    for i in range(len(dataset.train)):
-      label = int(dataset.train[i]["label"])
-      if len(found[label]) < PREVIEW:
-        found[label].append(i)
-      if all(len(v) == PREVIEW for v in found.values()):
-        break
-    made = []
-    for c, indices in found.items():
-      if indices:
-        images, labels = gather(read, Subset(dataset.train, indices))
-        made.append((dataset.classes[c] + " ", images, labels))
-    return made
-
-  def preview(state, gather):
-    cells = []
-    for name, real, label in blocks(gather):
-      fake = fakes(state, gather, label)
-      cells.append((f"real {name}", pictures.sheet(real[..., 0], 8)))
-      cells.append((f"fake {name}", pictures.sheet(fake[..., 0], 8)))
-    return {"preview": pictures.captioned(cells, 2)}
-
-  @functools.cache
-  def reference(gather):
-    """What is measured against: it does not change during a run."""
-    # One n for all: the Fréchet distance's bias depends on it.
-    n = min(config.eval.images, len(dataset.train), len(dataset.held_out))
-
-    def spread(source):  # Evenly, since a source may be sorted by class.
-      return Subset(source, np.arange(n) * len(source) // n)
-
-    images, labels = gather(read, spread(dataset.train))
-    features, _ = gather(describe, Rows(image=images))
-    _, bank = gather(describe, dataset.train)
-    held, _ = gather(read, spread(dataset.held_out))
-    held_features, held_small = gather(describe, Rows(image=held))
-    return images, labels, features, bank, held, held_features, held_small
-
-  def evaluate(state, gather):
-    real, label, features, bank, held, held_features, held_small = reference(
-      gather
-    )
-    fake = fakes(state, gather, label)
-    fake_features, fake_small = gather(describe, Rows(image=fake))
-    a, b, h = metrics.standardise(features, fake_features, held_features)
-    # Each spectrum (s // 2,) is of log10 power; decibels are ten times that.
-    frequency = np.arange(config.data.size // 2)
-    spectra = {
-      "real": metrics.radial_spectrum(real[..., 0]),
-      "held-out real": metrics.radial_spectrum(held[..., 0]),
-      "fake": metrics.radial_spectrum(fake[..., 0]),
-    }
-    gap = 10 * np.abs(spectra["fake"] - spectra["real"])[1:]
-    floor = 10 * np.abs(spectra["held-out real"] - spectra["real"])[1:]
-    index, distance = metrics.nearest(fake_small, bank)
-    _, held_distance = metrics.nearest(held_small, bank, 1)
-    shown = slice(NEIGHBOURS)
-    flat = index[shown].ravel()
-    found, _ = gather(read, Subset(dataset.train, flat))
-    found = found[..., 0].reshape(*index[shown].shape, *found.shape[1:3])
-    return {
-      # Named for what they are: not the Inception-v3 FID and KID.
-      "frechet_random_filters": metrics.frechet_distance(a, b),
-      "frechet_random_filters_held_out": metrics.frechet_distance(a, h),
-      "kernel_random_filters": metrics.kernel_distance(a, b),
-      "kernel_random_filters_held_out": metrics.kernel_distance(a, h),
-      "spectrum_gap_db": gap.mean(),
-      "spectrum_gap_db_held_out": floor.mean(),
-      "nearest_train_rms": np.median(distance[:, 0]),
-      "nearest_train_rms_held_out": np.median(held_distance),
-      "images": len(fake),
-      "spectrum": pictures.curves(
-        frequency[1:],
-        {name: 10 * s[1:] for name, s in spectra.items()},
-        "radial frequency (cycles a picture)",
-        "mean power (dB)",
-      ),
-      "neighbours": pictures.neighbours(
-        fake[shown, ..., 0], found, distance[shown]
-      ),
-    }
-
-  return evaluate, preview
+  by_class = dataset.classes if config.model.conditional else ()
+  evaluate, preview = measure.make(
+    dataset,
+    config.eval.images,
+    by_class,
+    lambda state: functools.partial(draw, state.ema),
+  )
+  return Task(init, step, evaluate, preview)
