@@ -7,7 +7,7 @@ import contextlib
 import sys
 import time
 
-from rich import console, progress
+from rich import console, progress, table
 
 PLAIN_EVERY = 5.0  # Seconds between lines where there is no terminal.
 _console = console.Console(highlight=False, soft_wrap=True)
@@ -41,11 +41,20 @@ class Bar:
     self.rate = 0.0  # Images a second since the update before.
     self._bar = None
     if _console.is_terminal and not quiet:
+      width = len(f"step {total}/{total}")
       self._bar = progress.Progress(
-        progress.TextColumn("step {task.completed}/{task.total}"),
-        progress.BarColumn(bar_width=None),
-        progress.TextColumn("{task.description}", markup=False),
+        progress.TextColumn(
+          "step {task.completed}/{task.total}",
+          table_column=table.Column(no_wrap=True, min_width=width),
+        ),
+        progress.BarColumn(bar_width=16),
+        progress.TextColumn(  # What is cut off where the terminal is narrow.
+          "{task.description}",
+          markup=False,
+          table_column=table.Column(no_wrap=True, ratio=1),
+        ),
         console=_console,
+        expand=True,
       )
       self._id = self._bar.add_task("", total=total, completed=first)
 
@@ -65,7 +74,7 @@ class Bar:
     self.rate = (step - before) * self._batch_size / max(now - then, 1e-9)
     left = (self._total - step) * self._batch_size / self.rate
     values = " ".join(f"{k} {v:.3f}" for k, v in metrics.items())
-    self._text = f"{self.rate:.0f} images/s  {values}  left {duration(left)}"
+    self._text = f"{duration(left)} left  {self.rate:.0f} images/s  {values}"
     if self._bar:
       self._bar.update(self._id, completed=step, description=self._text)
     elif now - self._spoke >= PLAIN_EVERY or step == self._total:

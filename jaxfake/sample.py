@@ -220,11 +220,11 @@ def run(args) -> int:
     "synthetic": True,
   }
   out = pathlib.Path(args.out)
-  if out.is_dir() and not (out / "sampler.json").exists():
-    if {x.name for x in out.iterdir()} - {workdir.LOCK}:
-      raise errors.ConfigError(
-        f"--out {out} holds other files: expected a new or empty folder"
-      )
+  held = {x.name for x in out.iterdir()} if out.is_dir() else set()
+  if "sampler.json" not in held and held - {workdir.LOCK}:
+    raise errors.ConfigError(
+      f"--out {out} holds other files: expected a new or empty folder"
+    )
   lock = workdir.lock(out, "--out")
   first = begin(
     out,

@@ -6,7 +6,7 @@ import functools
 import numpy as np
 import pytest
 
-from jaxfake.data import anatomy, xray_physics
+from jaxfake.data import anatomy, organs, xray_physics
 
 # Means over a 4 x 4 grid of blocks of radiograph(0, index, 64).
 GOLDEN = {
@@ -38,8 +38,8 @@ def blocks(image, k):
 def pose(index, size, seed=1):
   """The patient, view and grid behind radiograph(seed, index, size)."""
   number = index // anatomy.VIEWS_PER_PATIENT
-  patient = anatomy.Patient.draw(anatomy._rng(seed, 0, number))
-  view = anatomy.View.draw(anatomy._rng(seed, 1, index))
+  patient = anatomy.Patient.draw(organs.generator(seed, 0, number))
+  view = anatomy.View.draw(organs.generator(seed, 1, index))
   return patient, view, xray_physics.Grid(patient, view, size)
 
 
@@ -104,7 +104,7 @@ def test_views_share_their_patient():
 
 
 def test_half_of_the_patients_are_ill():
-  draws = [anatomy.Patient.draw(anatomy._rng(0, 0, i)) for i in range(1000)]
+  draws = [anatomy.Patient.draw(organs.generator(0, 0, i)) for i in range(1000)]
   assert abs(np.mean([p.label for p in draws]) - 0.5) < 0.06
 
 
@@ -113,9 +113,9 @@ def test_lungs_are_dark_and_the_spine_is_bright():
   for index in range(0, 60, 4):
     image = np.float64(shot(index)["image"])
     patient, view, g = pose(index, 64)
-    lung = anatomy.lungs(patient, view, g)
+    lung = organs.lungs(patient, view, g)
     lung = lung > 0.7 * lung.max()
-    _, middle = anatomy._spine(patient, view, g)
+    _, middle = organs._spine(patient, view, g)
     chest = (g.v > 0.3 * patient.h) & (g.v < 0.9 * patient.h)
     spine = chest & (np.abs(g.x - middle) < 0.1 * patient.w)
     heart = np.hypot(g.x - 0.2 * patient.w, g.v - 0.8 * patient.h)
@@ -130,10 +130,10 @@ def test_lungs_are_dark_and_the_spine_is_bright():
 @pytest.mark.parametrize("index", range(0, 60, 12))
 def test_a_lung_is_crossed_by_ribs(index):
   patient, view, g = pose(index, 128)
-  _, middle = anatomy._spine(patient, view, g)
-  bone = anatomy._ribs(patient, view, g, middle)
+  _, middle = organs._spine(patient, view, g)
+  bone = organs._ribs(patient, view, g, middle)
   column = np.argmin(np.abs(g.x[64] + 0.45 * patient.w))
-  behind = anatomy.lungs(patient, view, g)[:, column] > 1
+  behind = organs.lungs(patient, view, g)[:, column] > 1
   rib = (bone[:, column] > 0.05) & behind
   assert 8 <= np.sum(np.diff(np.int32(rib)) == 1) <= 16
   assert not bone[np.abs(g.x) > 1.3 * patient.w].any()
@@ -143,7 +143,7 @@ def test_pneumonia_brightens_lungs():
   brightness = {anatomy.NORMAL: [], anatomy.PNEUMONIA: []}
   for index in range(0, 240, 4):
     item = shot(index)
-    lung = anatomy.lungs(*pose(index, 64))
+    lung = organs.lungs(*pose(index, 64))
     inside = lung > 0.6 * lung.max()
     brightness[item["label"]].append(item["image"][inside].mean())
   normal, ill = brightness.values()
@@ -157,11 +157,11 @@ def test_consolidation_adds_tissue_in_the_lungs_only():
     patient, view, g = pose(index, 64)
     well, ill = (
       xray_physics.line_integral(
-        anatomy.thickness(dataclasses.replace(patient, label=k), view, g)
+        organs.thickness(dataclasses.replace(patient, label=k), view, g)
       )
       for k in (anatomy.NORMAL, anatomy.PNEUMONIA)
     )
-    lung = anatomy.lungs(patient, view, g) > 0
+    lung = organs.lungs(patient, view, g) > 0
     assert np.abs(ill - well)[~lung].max() < 1e-4
     assert (ill - well).min() > -1e-4
     changed.append((ill - well)[lung].max())
@@ -175,7 +175,7 @@ def test_nodules_lie_in_lungs_and_brighten_them():
     assert 1 <= with_nodules["nodule_count"] <= 3
     assert without["nodule_count"] == 0 and not without["mask"].any()
     mask = with_nodules["mask"] > 0
-    lung = anatomy.lungs(*pose(index, 128)) > 0.5
+    lung = organs.lungs(*pose(index, 128)) > 0.5
     assert mask.any() and (mask & lung).sum() > 0.98 * mask.sum()
     change = np.float64(with_nodules["image"]) - without["image"]
     assert abs(change[~mask].mean()) < 2

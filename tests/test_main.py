@@ -23,7 +23,7 @@ CONFIGS = sorted(p.name for p in (ROOT / "configs").glob("*.py"))
     ("", "no --config"),
     ("--config", "Missing value"),
     ("--config configs/nope.py", "configs/nope.py: no such file"),
-    ("--config README.md", "get_config"),
+    ("--config jaxfake/errors.py", "get_config"),
     ("--config configs/dcgan.py:tyni", "tyni"),
     ("--config configs/dcgan.py --config.batchsize=3", "batch_size"),
     ("--config configs/dcgan.py --config.opt.lrr=3", '"lr"'),

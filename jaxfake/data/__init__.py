@@ -132,7 +132,7 @@ def _phantom(data):
   # The drawing's own code is part of the key: a better phantom is drawn anew.
   here = pathlib.Path(__file__).parent
   digest = hashlib.blake2b(repr((n, seed, data.size, bool(nodules))).encode())
-  for name in "anatomy.py", "xray_physics.py":
+  for name in "anatomy.py", "organs.py", "xray_physics.py":
     digest.update((here / name).read_bytes())
   key = digest.hexdigest()[:16]
   recipe = builders.Recipe(
