@@ -36,7 +36,9 @@ def radiograph(
   patient = Patient.draw(organs.generator(seed, 0, number))
   view = View.draw(organs.generator(seed, 1, index))
   technique = xray.Technique.draw(organs.generator(seed, 2, index))
-  balls = place_nodules(patient, organs.generator(seed, 3, number)) if nodules else []
+  balls = []
+  if nodules:
+    balls = place_nodules(patient, organs.generator(seed, 3, number))
   k = -(-_GRID // size)
   grid = xray.Grid(patient, view, size * k)
   line = xray.line_integral(organs.thickness(patient, view, grid, balls))

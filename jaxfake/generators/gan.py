@@ -173,7 +173,7 @@ def make(config, dataset) -> Task:
       return real_term + fake_term, (stats, seen)
 
     gradient, (d_stats, seen) = jax.grad(d_loss, has_aux=True)(d.params)
-    seen["d_gradient"] = optax.global_norm(gradient)
+    seen["d_gradient"] = optax.tree.norm(gradient)
     d = update(d, gradient).replace(batch_stats=d_stats)
 
     def g_loss(x):
@@ -182,7 +182,7 @@ def make(config, dataset) -> Task:
     seen["g_loss"], gradient = jax.value_and_grad(g_loss)(fake)
     (gradient,) = pull_back(gradient)
     # Norms, so that a NaN is seen in the step whose update it would spoil.
-    seen["g_gradient"] = optax.global_norm(gradient)
+    seen["g_gradient"] = optax.tree.norm(gradient)
     g = update(g, gradient).replace(batch_stats=g_stats)
 
     # The average forgets its first, random steps: decay grows to config.ema.
