@@ -227,8 +227,11 @@ def test_devices_and_processes_agree(spread, tmp_path):
     for p in (tmp_path / "one", many)
   )
   for a, b in zip(first, last, strict=True):
-    a, b = ({**x, "images_per_s": 0} for x in (a, b))
-    assert a == pytest.approx(b, rel=1e-2, abs=1e-3)
+    assert a.keys() == b.keys()
+    for name in a.keys() - {"images_per_s"}:
+      # A gradient jumps where rounding takes a unit over leaky ReLU's kink.
+      near = 0.1 if name.endswith("gradient") else 1e-2
+      assert a[name] == pytest.approx(b[name], rel=near, abs=1e-3), name
 
 
 def test_a_mistake_seen_by_one_process_stops_all(tmp_path):
