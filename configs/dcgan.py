@@ -19,7 +19,7 @@ def get_config(arg=""):
   c.task = "gan"
   c.seed = 0
   c.batch_size = 4 if tiny else 32 if quick else 64  # Over all devices.
-  c.total_steps = 6 if tiny else 600 if quick else 5000
+  c.total_steps = 6 if tiny else 800 if quick else 5000
 
   c.data = ml_collections.ConfigDict()
   c.data.name = "phantom"  # Or chest_xray, generated.
@@ -44,14 +44,15 @@ def get_config(arg=""):
   c.opt = dict(lr=2e-4, b1=0.5, b2=0.999)
   c.loss = "bce"  # Non-saturating; or hinge.
   c.augment = ""  # Of brightness,contrast,translation,cutout (DiffAugment).
-  c.ema = 0.999  # Decay of the averaged generator, which sampling uses.
+  # Decay of the averaged generator, which sampling uses.
+  c.ema = 0.99 if quick else 0.999
 
   c.eval = dict(images=32 if tiny else 512 if quick else 2048)
   c.every = dict(  # Steps.
     log=2 if tiny else 20,
-    preview=3 if tiny else 100 if quick else 500,
-    evaluate=3 if tiny else 300 if quick else 1000,
-    checkpoint=2 if tiny else 100 if quick else 500,
+    preview=3 if tiny else 200 if quick else 500,
+    evaluate=3 if tiny else 400 if quick else 1000,
+    checkpoint=2 if tiny else 200 if quick else 500,
   )
   c.tensorboard = False  # Needs the extra of that name.
   return c
