@@ -70,7 +70,12 @@ def _config_argument(argv: list[str]) -> str:
 
 
 def default_workdir(config: str, overrides: dict) -> pathlib.Path:
-  """runs/<file>[-<variant>][-<hash of what was overridden>]."""
+  """runs/<file>[-<variant>][-<hash of what was overridden>].
+
+  More steps, or other reports, belong to the same run.
+  """
+  same_run = ("total_steps", "every.", "tensorboard")
+  overrides = {k: v for k, v in overrides.items() if not k.startswith(same_run)}
   file, _, variant = config.partition(":")
   name = pathlib.Path(file).stem + (f"-{variant}" if variant else "")
   if overrides:
@@ -85,7 +90,7 @@ def _one_line(error: Exception) -> str:
   text = str(error).replace("\\n", "\n").replace("\\'", "'")
   lines = [x.strip() for x in text.splitlines() if x.strip()]
   if any(x.startswith("Traceback") for x in lines):
-    lines = lines[-1:]
+    lines = [lines[-1].removeprefix("ValueError: ")]
   if isinstance(error, LookupError | AttributeError) and "module" not in text:
     lines = [x.strip("\"'") for x in lines]
     lines[0] = f"--config has no field {lines[0]!r}"
@@ -150,6 +155,8 @@ def run(config, path: pathlib.Path) -> int:
     loop.check(config)
     pipeline.check(config.data)
     tasks[config.task].check(config)
+    run.claim()  # Before minutes go into preparing data.
+    progress.say(f"run: {path}")
     dataset = data.prepare(config.data)
     progress.say(dataset.summary())
     splits = pipeline.splits(dataset, config.data)

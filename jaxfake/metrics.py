@@ -8,6 +8,7 @@ import numpy as np
 import scipy.linalg
 
 FILTERS, FILTER_SIZE, SCALES, THUMBNAIL = 24, 5, 4, 8
+FEATURES = THUMBNAIL**2 + 2 * FILTERS * SCALES  # 256
 
 
 @functools.cache

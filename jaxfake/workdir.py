@@ -21,7 +21,7 @@ import sys
 
 import numpy as np
 
-from jaxfake import errors, pictures
+from jaxfake import errors, metrics, pictures
 
 # What may differ when a run goes on: it does not change what any step computes.
 # A data set is compared by its content, not by where it lies.
@@ -63,7 +63,9 @@ def lock(path: pathlib.Path, flag: str):
       " another folder"
     ) from error
   except OSError as error:
-    raise errors.ConfigError(f"{flag} {path}: {error.strerror}") from error
+    raise errors.ConfigError(
+      f"{flag} {path}: {error.strerror}; expected a folder that can be written"
+    ) from error
   return file
 
 
@@ -103,15 +105,29 @@ class Workdir:
     self._tensorboard = None
     self._lock = None
 
-  def open(self, config: dict, dataset: dict) -> None:
-    """Starts or continues a run here.
+  def claim(self) -> None:
+    """Makes the folder and locks it. Raises ConfigError where another process
+    is using it, where it holds other things than a run, or on a bad path."""
+    if not self.writer:
+      return
+    held = (
+      {x.name for x in self.path.iterdir()} if self.path.is_dir() else set()
+    )
+    if "config.json" not in held and held - {LOCK}:
+      raise errors.ConfigError(
+        f"--workdir {self.path} holds other files, such as {min(held)}:"
+        " expected a new folder, or one that a run has made"
+      )
+    self._lock = lock(self.path, "--workdir")
 
-    Raises ConfigError where another configuration or data set made the folder
-    (naming every field that differs), and where another process is using it.
+  def open(self, config: dict, dataset: dict) -> None:
+    """Starts or continues a run in the claimed folder.
+
+    Raises ConfigError where another configuration or data set made it, naming
+    every field that differs.
     """
     if not self.writer:
       return
-    self._lock = lock(self.path, "--workdir")
     for name, value in (("config", config), ("dataset", dataset)):
       value = json.loads(json.dumps(value))  # Tuples become lists.
       path = self.path / f"{name}.json"
@@ -211,8 +227,14 @@ class Workdir:
       for name, value in result["metrics"].items()
       if name != "step"
     )
+    few = ""
+    if (n := result["metrics"]["eval/images"]) < metrics.FEATURES:
+      few = (
+        f"  ({n:.0f} images each, fewer than the {metrics.FEATURES} features:"
+        " take these distances as a sign of life, no more)\n"
+      )
     return (
-      f"Finished {result['step']} steps.\n{figures}\n"
+      f"Finished {result['step']} steps.\n{figures}\n{few}"
       f"  picture   {last}\n"
       f"  figures   {self.path}/result.json, {self.path}/metrics.jsonl\n"
       "Next: python -m jaxfake.sample"

@@ -116,7 +116,9 @@ def test_a_nan_leaves_the_checkpoint_before_it(tmp_path, monkeypatch, capsys):
     add(self, step, metrics | ({"g_loss": np.nan} if step == 5 else {}))
 
   monkeypatch.setattr(loop.Window, "add", poisoned)
-  assert train(tmp_path) == 1
+  # Not at a report, so that saving must look for itself.
+  late = ["--config.every.log=100", "--config.every.checkpoint=1"]
+  assert train(tmp_path, *late) == 1
   assert "diverged at step 5: g_loss = nan" in capsys.readouterr().err
   _, _, state = sample.load(tmp_path)
   assert int(state.step) == 4

@@ -72,6 +72,7 @@ def test_help_imports_no_jax():
     (["--config.augment=flip"], "augment is 'flip'"),
     (["--config.batch_size=0"], "batch_size is 0"),
     (["--config.every.log=0"], "every.log is 0"),
+    (["--config.data.dir=FOLDER"], "data.name=phantom reads no files"),
     (["--config.seed=-1"], "seed is -1"),
     (["--config.data.phantom.seed=-1"], "data.phantom.seed"),
     (["--config.eval.images=1"], "eval.images is 1"),
@@ -141,7 +142,7 @@ def test_default_workdir_tells_runs_apart():
   assert str(path()) == "runs/dcgan-tiny"
   one = path("--config.seed=1")
   assert len({path(), one, path("--config.seed=2")}) == 3
-  assert one == path("--config.seed=1")
+  assert one == path("--config.seed=1", "--config.total_steps=9")
 
 
 def test_another_config_is_refused_but_more_steps_go_on(tmp_path, capsys):
@@ -157,6 +158,16 @@ def test_another_config_is_refused_but_more_steps_go_on(tmp_path, capsys):
   assert "total_steps is 1" in capsys.readouterr().err
   assert main.main(["", *argv, "--config.total_steps=4"]) == 0
   assert "continuing after step 2" in capsys.readouterr().out
+
+
+def test_a_workdir_with_other_files_is_refused(tmp_path, capsys):
+  (tmp_path / "scan.png").write_text("precious")
+  argv = ["", f"--config={ROOT}/configs/dcgan.py:tiny"]
+  assert main.main([*argv, f"--workdir={tmp_path}"]) == 2
+  assert "holds other files, such as scan.png" in capsys.readouterr().err
+  assert [p.name for p in tmp_path.iterdir()] == ["scan.png"]
+  assert main.main([*argv, f"--workdir={tmp_path}/scan.png"]) == 2
+  assert "expected a folder that can be written" in capsys.readouterr().err
 
 
 def test_tensorboard_without_tensorflow(tmp_path):

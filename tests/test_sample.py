@@ -165,7 +165,7 @@ def test_samples_are_a_data_set(form, trained, tmp_path):
     TINY,
     f"--workdir={tmp_path / 'run'}",
     "--config.data.name=generated",
-    f"--config.data.dir={out}",
+    f"--config.data.dir={tmp_path}/x/../out",
     "--config.data.split=patient",
     "--config.total_steps=2",
   ]

@@ -114,6 +114,11 @@ def _phantom(data):
   """Returns builder class, recipe, and facts of the phantom."""
   from jaxfake.data import builders, work
 
+  if data.dir:
+    raise errors.ConfigError(
+      f"data.dir is {data.dir!r}, but data.name=phantom reads no files: for a"
+      " folder of radiographs add data.name=chest_xray"
+    )
   n, seed, nodules = (data.phantom[k] for k in ("images", "seed", "nodules"))
   if seed < 0:
     raise errors.ConfigError(f"data.phantom.seed={seed}: at least 0")

@@ -82,14 +82,17 @@ def kaggle(folder: str, policy: str) -> tuple[list[Entry], tuple[str, ...]]:
       " data.split=patient"
     )
   entries = []
-  for top in tops:
-    for label, name in enumerate(classes):
-      files = _files(top / name)
-      if not files:
-        raise errors.DataError(
-          f"{top / name}: no images; each of {', '.join(map(str, tops))} must"
-          f" hold images of every class ({', '.join(classes)})"
-        )
+  for label, name in enumerate(classes):
+    found = [(top, _files(top / name)) for top in tops]
+    empty = [top / name for top, files in found if not files]
+    # Pooled, a class need only be somewhere.
+    if empty and (policy == "official" or len(empty) == len(tops)):
+      raise errors.DataError(
+        f"{empty[0]}: no images; each of {', '.join(map(str, tops))} must"
+        f" hold images of every class ({', '.join(classes)}): remove the empty"
+        " folder, or pool what is there with data.split=patient"
+      )
+    for top, files in found:
       for file in files:
         # A name that is not UTF-8 cannot be stored as it is.
         id = os.fsencode(file.relative_to(base)).decode(errors="replace")
@@ -127,7 +130,7 @@ def root(folder: str, expected: str) -> pathlib.Path:
       "data.dir is empty: name the folder, --config.data.dir=FOLDER (--dir"
       f" FOLDER of jaxfake.data); {expected}"
     )
-  path = pathlib.Path(folder).expanduser().absolute()
+  path = pathlib.Path(os.path.abspath(pathlib.Path(folder).expanduser()))
   if not path.is_dir():
     what = "not a folder" if path.exists() else "no such folder"
     raise errors.DataError(f"{path}: {what} (data.dir); {expected}")
