@@ -3,6 +3,7 @@
 config.json     the whole configuration; with dataset.json it rebuilds the
 dataset.json    network, so no data set is needed to use a model
 metrics.jsonl   one JSON object per line
+environments.jsonl  commit, versions, hardware; a line for each start
 pictures/       previews, spectra, neighbours
 checkpoints/    Orbax
 result.json     the last figures, with config, commit, versions, hardware

@@ -107,22 +107,23 @@ def make(
     held = gather(read, Subset(dataset.held_out, j))
     features = gather(describe, Rows(image=real))
     held_features = gather(describe, Rows(image=held))
+    a, b = metrics.standardise(features, held_features)
     _, to_train = metrics.nearest(held_bank[j], bank, 1)
+    spectra = {
+      name: metrics.radial_spectrum(x[..., 0])
+      for name, x in (("real", real), ("held-out real", held))
+    }
     floor = {
-      "frechet_random_filters": metrics.frechet_distance(
-        *metrics.standardise(features, held_features)
-      ),
-      "kernel_random_filters": metrics.kernel_distance(
-        *metrics.standardise(features, held_features)
-      ),
-      "spectrum_gap_db": metrics.spectrum_gap(real, held),
+      "frechet_random_filters": metrics.frechet_distance(a, b),
+      "kernel_random_filters": metrics.kernel_distance(a, b),
+      "spectrum_gap_db": metrics.spectrum_gap(*spectra.values()),
       "nearest_train_rms": np.median(to_train),
     }
     floor = {f"{name}_held_out": value for name, value in floor.items()}
-    return bank, labels[i], real, features, held, floor
+    return bank, labels[i], features, spectra, floor
 
   def evaluate(state, gather):
-    bank, label, real, features, held, floor = reference(gather)
+    bank, label, features, spectra, floor = reference(gather)
     fake = fakes(state, gather, label)
     a, b = metrics.standardise(features, gather(describe, Rows(image=fake)))
     small, _ = gather(shrink, Rows(image=fake, label=label))
@@ -130,20 +131,17 @@ def make(
     shown = index[:NEIGHBOURS]
     found = gather(read, Subset(dataset.train, shown.ravel()))
     found = found[..., 0].reshape(*shown.shape, *found.shape[1:3])
-    spectra = {
-      name: 10 * metrics.radial_spectrum(x[..., 0])[1:]
-      for name, x in (("real", real), ("held-out real", held), ("fake", fake))
-    }
+    spectra = spectra | {"fake": metrics.radial_spectrum(fake[..., 0])}
     return floor | {
       # Named for what they are: not the Inception-v3 FID and KID.
       "frechet_random_filters": metrics.frechet_distance(a, b),
       "kernel_random_filters": metrics.kernel_distance(a, b),
-      "spectrum_gap_db": metrics.spectrum_gap(real, fake),
+      "spectrum_gap_db": metrics.spectrum_gap(spectra["real"], spectra["fake"]),
       "nearest_train_rms": np.median(distance[:, 0]),
       "images": len(fake),
       "spectrum": pictures.curves(
-        1 + np.arange(len(spectra["fake"])),
-        spectra,
+        np.arange(len(spectra["fake"]))[1:],
+        {name: 10 * power[1:] for name, power in spectra.items()},
         "radial frequency (cycles a picture)",
         "mean power (dB)",
       ),
