@@ -22,7 +22,7 @@ import sys
 
 import numpy as np
 
-from jaxfake import errors, metrics, pictures
+from jaxfake import distances, errors, pictures
 
 # What may differ when a run goes on: it does not change what any step computes.
 # A data set is compared by its content, not by where it lies.
@@ -229,9 +229,9 @@ class Workdir:
       if name != "step"
     )
     few = ""
-    if (n := result["metrics"]["eval/images"]) < metrics.FEATURES:
+    if (n := result["metrics"]["eval/images"]) < distances.FEATURES:
       few = (
-        f"  ({n:.0f} images each, fewer than the {metrics.FEATURES} features:"
+        f"  ({n:.0f} images each, fewer than the {distances.FEATURES} features:"
         " take these distances as a sign of life, no more)\n"
       )
     return (

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxfake import metrics, pictures, platform
+from jaxfake import distances, pictures, platform
 from jaxfake.task import Rows, Subset
 
 PREVIEW = 32  # Pictures a block.
@@ -65,7 +65,7 @@ def make(
 
   @platform.jit
   def describe(batch):
-    return metrics.random_filter_features(batch["image"])
+    return distances.random_filter_features(batch["image"])
 
   def fakes(state, gather, label):
     rows = Rows(index=np.arange(len(label), dtype=np.int32), label=label)
@@ -107,16 +107,16 @@ def make(
     held = gather(read, Subset(dataset.held_out, j))
     features = gather(describe, Rows(image=real))
     held_features = gather(describe, Rows(image=held))
-    a, b = metrics.standardise(features, held_features)
-    _, to_train = metrics.nearest(held_bank[j], bank, 1)
+    a, b = distances.standardise(features, held_features)
+    _, to_train = distances.nearest(held_bank[j], bank, 1)
     spectra = {
-      name: metrics.radial_spectrum(x[..., 0])
+      name: distances.radial_spectrum(x[..., 0])
       for name, x in (("real", real), ("held-out real", held))
     }
     floor = {
-      "frechet_random_filters": metrics.frechet_distance(a, b),
-      "kernel_random_filters": metrics.kernel_distance(a, b),
-      "spectrum_gap_db": metrics.spectrum_gap(*spectra.values()),
+      "frechet_random_filters": distances.frechet_distance(a, b),
+      "kernel_random_filters": distances.kernel_distance(a, b),
+      "spectrum_gap_db": distances.spectrum_gap(*spectra.values()),
       "nearest_train_rms": np.median(to_train),
     }
     floor = {f"{name}_held_out": value for name, value in floor.items()}
@@ -125,18 +125,18 @@ def make(
   def evaluate(state, gather):
     bank, label, features, spectra, floor = reference(gather)
     fake = fakes(state, gather, label)
-    a, b = metrics.standardise(features, gather(describe, Rows(image=fake)))
+    a, b = distances.standardise(features, gather(describe, Rows(image=fake)))
     small, _ = gather(shrink, Rows(image=fake, label=label))
-    index, distance = metrics.nearest(small, bank)
+    index, distance = distances.nearest(small, bank)
     shown = index[:NEIGHBOURS]
     found = gather(read, Subset(dataset.train, shown.ravel()))
     found = found[..., 0].reshape(*shown.shape, *found.shape[1:3])
-    spectra = spectra | {"fake": metrics.radial_spectrum(fake[..., 0])}
+    spectra = spectra | {"fake": distances.radial_spectrum(fake[..., 0])}
     return floor | {
       # Named for what they are: not the Inception-v3 FID and KID.
-      "frechet_random_filters": metrics.frechet_distance(a, b),
-      "kernel_random_filters": metrics.kernel_distance(a, b),
-      "spectrum_gap_db": metrics.spectrum_gap(spectra["real"], spectra["fake"]),
+      "frechet_random_filters": distances.frechet_distance(a, b),
+      "kernel_random_filters": distances.kernel_distance(a, b),
+      "spectrum_gap_db": distances.spectrum_gap(spectra["real"], spectra["fake"]),
       "nearest_train_rms": np.median(distance[:, 0]),
       "images": len(fake),
       "spectrum": pictures.curves(

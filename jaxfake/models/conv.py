@@ -22,7 +22,7 @@ Figures below are GFLOP/s, the best of five runs in float32 on two Zen 3 cores
 1 -> 64" gives kernel, stride and channels of the convolution.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 import functools
 import math
 import typing
@@ -298,32 +298,65 @@ class _Layer(nn.Module):
   strides: Pair = (1, 1)
   padding: Padding = "SAME"
   use_bias: bool = True
-  dtype: jax.typing.DTypeLike | None = None
+  dtype: jax.typing.DTypeLike | None = None  # Of the arithmetic.
   kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
   bias_init: nn.initializers.Initializer = nn.initializers.zeros_init()
-
-  convolve: typing.ClassVar[Callable]
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     """(b, h, w, c) -> (b, h', w', features)."""
-    shape = (*self.kernel_size, x.shape[-1], self.features)
+    shape = self.kernel_shape(x.shape[-1])
     w = self.param("kernel", self.kernel_init, shape, jnp.float32)
     bias = None
     if self.use_bias:
       bias = self.param("bias", self.bias_init, shape[-1:], jnp.float32)
     x, w, bias = dtypes.promote_dtype(x, w, bias, dtype=self.dtype)
-    y = self.convolve(x, w, self.strides, self.padding)
+    y = self.convolve(x, w)
     return y if bias is None else y + bias
 
 
 class Conv(_Layer):
-  """`flax.linen.Conv` for (b, h, w, c), without dilation and groups."""
+  """`flax.linen.Conv` for (b, h, w, c).
 
-  convolve = staticmethod(conv)
+  Depthwise where `groups` is the number of input channels and `features` a
+  multiple of it; the kernel is then (kh, kw, 1, features).
+  """
+
+  dilation: Pair = (1, 1)
+  groups: int = 1
+
+  def kernel_shape(self, channels: int):
+    return (*self.kernel_size, channels // self.groups, self.features)
+
+  def convolve(self, x, w):
+    return conv(
+      x, w, self.strides, self.padding, self.dilation, self.groups
+    )
 
 
 class ConvTranspose(_Layer):
   """`flax.linen.ConvTranspose` for (b, h, w, c)."""
 
-  convolve = staticmethod(conv_transpose)
+  def kernel_shape(self, channels: int):
+    return (*self.kernel_size, channels, self.features)
+
+  def convolve(self, x, w):
+    return conv_transpose(x, w, self.strides, self.padding)
+
+
+def max_pool(
+  x: jax.Array, window: Pair, strides: Pair, padding: Padding = "VALID"
+) -> jax.Array:
+  """Largest value in each window: (b, h, w, c) -> (b, h', w', c)."""
+  return nn.max_pool(x, window, strides, padding)
+
+
+def avg_pool(
+  x: jax.Array,
+  window: Pair,
+  strides: Pair,
+  padding: Padding = "VALID",
+  count_include_pad: bool = True,
+) -> jax.Array:
+  """Mean of each window: (b, h, w, c) -> (b, h', w', c)."""
+  return nn.avg_pool(x, window, strides, padding, count_include_pad)

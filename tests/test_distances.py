@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxfake import metrics
+from jaxfake import distances
 
 
 def test_frechet_distance_of_known_gaussians():
@@ -17,8 +17,8 @@ def test_frechet_distance_of_known_gaussians():
   a = white * [1, 2, 3]
   b = white * [2, 2, 1] + [3, 0, 4]
   want = 25 + (1 - 2) ** 2 + 0 + (3 - 1) ** 2
-  assert metrics.frechet_distance(a, b) == pytest.approx(want, rel=1e-9)
-  assert metrics.frechet_distance(a, a) == pytest.approx(0, abs=1e-9)
+  assert distances.frechet_distance(a, b) == pytest.approx(want, rel=1e-9)
+  assert distances.frechet_distance(a, a) == pytest.approx(0, abs=1e-9)
 
 
 def test_frechet_distance_of_correlated_gaussians():
@@ -31,7 +31,7 @@ def test_frechet_distance_of_correlated_gaussians():
   ca, cb = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
   root = scipy.linalg.sqrtm(ca @ cb).real
   want = ((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(ca + cb - 2 * root)
-  assert metrics.frechet_distance(a, b) == pytest.approx(want, rel=1e-6)
+  assert distances.frechet_distance(a, b) == pytest.approx(want, rel=1e-6)
 
 
 def test_kernel_distance_by_its_definition():
@@ -42,13 +42,13 @@ def test_kernel_distance_by_its_definition():
   bb = [k(x, y) for i, x in enumerate(b) for j, y in enumerate(b) if i != j]
   ab = [k(x, y) for x in a for y in b]
   want = np.mean(aa) + np.mean(bb) - 2 * np.mean(ab)
-  assert metrics.kernel_distance(a, b) == pytest.approx(want)
+  assert distances.kernel_distance(a, b) == pytest.approx(want)
 
 
 def test_kernel_distance_of_equal_laws_is_zero_on_average():
   rng = np.random.default_rng(0)
   draws = [
-    metrics.kernel_distance(rng.normal(size=(60, 4)), rng.normal(size=(60, 4)))
+    distances.kernel_distance(rng.normal(size=(60, 4)), rng.normal(size=(60, 4)))
     for _ in range(200)
   ]
   error = np.std(draws) / np.sqrt(len(draws))
@@ -60,7 +60,7 @@ def test_radial_spectrum_peaks_at_the_frequency_of_a_wave():
   wave = 127.5 + 100 * np.sin(2 * np.pi * 11 * x / 64)
   image = np.tile(wave.round().astype(np.uint8), (64, 1))
   for picture in (image, image.T):
-    spectrum = metrics.radial_spectrum(picture[None])
+    spectrum = distances.radial_spectrum(picture[None])
     assert spectrum.shape == (32,)
     assert spectrum[1:].argmax() + 1 == 11
 
@@ -71,7 +71,7 @@ def test_features_see_texture_and_layout():
   smooth = blocks.repeat(8, 1).repeat(8, 2)
   noise = rng.integers(-40, 41, smooth.shape)
   noisy = (smooth + noise).astype(np.uint8)
-  describe = jax.jit(metrics.random_filter_features)
+  describe = jax.jit(distances.random_filter_features)
   a, b, c = (np.asarray(describe(x)) for x in (smooth, noisy, smooth[::-1]))
   assert a.shape == (4, 256)
   np.testing.assert_allclose(a[::-1], c, rtol=1e-6)
@@ -82,14 +82,14 @@ def test_features_see_texture_and_layout():
 
 def test_standardise_leaves_a_constant_feature_finite():
   a = np.array([[1.0, 5.0], [3.0, 5.0]])
-  reference, other = metrics.standardise(a, a + 1)
+  reference, other = distances.standardise(a, a + 1)
   np.testing.assert_allclose(reference, [[-1, 0], [1, 0]])
   np.testing.assert_allclose(other, [[0, 1], [2, 1]])
 
 
 def test_nearest_finds_itself_first():
   bank = np.random.default_rng(0).normal(size=(20, 4, 4)) * 50
-  index, distance = metrics.nearest(bank[[3, 7]] + 0.01, bank)
+  index, distance = distances.nearest(bank[[3, 7]] + 0.01, bank)
   assert index[:, 0].tolist() == [3, 7]
   np.testing.assert_allclose(distance[:, 0], 0.01, atol=0.02)
   assert (np.diff(distance, axis=1) >= 0).all()
