@@ -75,7 +75,7 @@ def test_features_see_texture_and_layout():
   a, b, c = (np.asarray(describe(x)) for x in (smooth, noisy, smooth[::-1]))
   assert a.shape == (4, 256)
   np.testing.assert_allclose(a[::-1], c, rtol=1e-6)
-  layout, fine = slice(0, 64), slice(64, 64 + metrics.FILTERS)
+  layout, fine = slice(0, 64), slice(64, 64 + distances.FILTERS)
   np.testing.assert_allclose(a[:, layout], b[:, layout], atol=0.1)
   assert b[:, fine].mean() > 1.5 * a[:, fine].mean()
 
