@@ -32,6 +32,7 @@ def get_config(arg=""):
   c.data.kernel = "bicubic"  # Pillow's, antialiased; or box, bilinear, lanczos.
   c.data.split = "official"  # The folders' own; patient: pooled, regrouped.
   c.data.unreadable = "stop"  # Or skip.
+  c.data.train_images = 0  # So many, spread evenly over the set; 0: all.
   c.data.phantom = dict(
     images=40 if tiny else 2000 if quick else 8000, seed=0, nodules=False
   )

@@ -1,6 +1,8 @@
 """Checkpoints: all of Orbax stands here, because its API is moving to v1."""
 
+import contextlib
 import hashlib
+import json
 import logging
 import pathlib
 import sys
@@ -78,6 +80,49 @@ class Checkpoints:
         f" the last whole one is step {_last_whole(self._path)}. Free some"
         " space or mend the disk, then run the same command again"
       ) from error
+
+
+class Best:
+  """The model of the evaluation whose value was smallest: best/, best.json.
+
+  A context manager; does nothing where no value is named.
+  """
+
+  def __init__(self, path: pathlib.Path, name: str, read_only: bool = False):
+    self._path = path / "best.json"
+    self._name = name
+    self.found = None  # {"step", name: value} of the best so far.
+    if self._path.exists():
+      self.found = json.loads(self._path.read_text())
+    self._checkpoints = contextlib.nullcontext()
+    if name or read_only:
+      self._checkpoints = Checkpoints(path / "best", 1, read_only)
+
+  def offer(self, step: int, value: float, model) -> None:
+    """Keeps the model where its value is the best so far. Raises SaveError.
+
+    A run that was killed comes by here twice, with the same value.
+    """
+    if self.found and not value < self.found[self._name]:
+      return
+    self._checkpoints.save(step, model)
+    self._checkpoints.wait()
+    self.found = {"step": step, self._name: value}
+    if jax.process_index() == 0:
+      part = self._path.with_name(self._path.name + ".part")
+      part.write_text(json.dumps(self.found) + "\n")
+      part.replace(self._path)
+
+  def restore(self, like):
+    """The best model, placed and typed as `like`."""
+    return self._checkpoints.restore(self._checkpoints.latest(), like)
+
+  def __enter__(self):
+    self._checkpoints.__enter__()
+    return self
+
+  def __exit__(self, *error):
+    return self._checkpoints.__exit__(*error)
 
 
 def _quieten() -> None:

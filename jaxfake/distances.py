@@ -96,10 +96,10 @@ def standardise(reference: np.ndarray, *others: np.ndarray) -> list[np.ndarray]:
   return [(x - mean) / std for x in (reference, *others)]
 
 
-def radial_spectrum(images: np.ndarray) -> np.ndarray:
-  """Mean log10 power (s // 2,) at each whole radial frequency of (n, s, s).
+def radial_spectra(images: np.ndarray) -> np.ndarray:
+  """Log10 power at whole radial frequencies: (n, s, s) -> (n, s // 2).
 
-  Entry f holds frequencies that round to f cycles a picture. A Hann window
+  Column f holds frequencies that round to f cycles a picture. A Hann window
   keeps the borders' jump from leaking over all frequencies. Upsampling traces
   show at the right end: Durall et al., 2020, arXiv:2003.01826.
   """
@@ -108,14 +108,18 @@ def radial_spectrum(images: np.ndarray) -> np.ndarray:
   f = np.fft.fftfreq(size, 1 / size)
   radius = np.rint(np.hypot(f[:, None], f)).astype(int).ravel()
   count = np.bincount(radius)[: size // 2]
-  total = np.zeros(size // 2)
+  power = np.empty((n, size // 2))
   for i in range(0, n, 256):
     x = np.asarray(images[i : i + 256], np.float64) / 255
     x = (x - x.mean((1, 2), keepdims=True)) * window
-    for image in np.abs(np.fft.fft2(x)) ** 2:
-      power = np.bincount(radius, image.ravel())[: size // 2] / count
-      total += np.log10(power + 1e-12)
-  return total / n
+    for j, image in enumerate(np.abs(np.fft.fft2(x)) ** 2):
+      power[i + j] = np.bincount(radius, image.ravel())[: size // 2] / count
+  return np.log10(power + 1e-12)
+
+
+def radial_spectrum(images: np.ndarray) -> np.ndarray:
+  """Mean over images (n, s, s) of their `radial_spectra`: (s // 2,)."""
+  return radial_spectra(images).mean(0)
 
 
 def spectrum_gap(a: np.ndarray, b: np.ndarray) -> float:

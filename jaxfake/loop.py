@@ -14,6 +14,7 @@ import numpy as np
 
 from jaxfake import checkpoint, errors, platform, progress, workdir
 from jaxfake.data import pipeline
+from jaxfake.task import schedule
 
 PREEMPTED, INTERRUPTED = 75, 130  # Exit codes: EX_TEMPFAIL; 128 + SIGINT.
 
@@ -96,9 +97,20 @@ def gather_over(by_batch, batch_size: int) -> Callable:
 def check(config) -> None:
   """Raises ConfigError for what no task could train with."""
   devices = jax.device_count()
-  for name in ("batch_size", "total_steps"):
-    if config[name] < 1:
-      raise errors.ConfigError(f"{name} is {config[name]}: expected at least 1")
+  least = {"batch_size": 1}
+  if "total_steps" in config:
+    least |= {"total_steps": 1} | {f"every.{name}": 1 for name in config.every}
+  for name, value in least.items():
+    group, _, field = name.rpartition(".")
+    found = config[group][field] if group else config[field]
+    if found < value:
+      raise errors.ConfigError(f"{name} is {found}: expected at least {value}")
+  if "epochs" in config:
+    above = {"epochs": config.epochs}
+    above |= {f"every.{name}": n for name, n in config.every.items()}
+    for name, value in above.items():
+      if not value > 0:
+        raise errors.ConfigError(f"{name} is {value}: expected above 0")
   if config.seed not in range(2**32):
     raise errors.ConfigError(f"seed is {config.seed}: expected 0 to 2**32 - 1")
   if config.batch_size % devices:
@@ -106,9 +118,6 @@ def check(config) -> None:
       f"batch_size is {config.batch_size}: expected a multiple of the"
       f" {devices} devices"
     )
-  for name, every in config.every.items():
-    if every < 1:
-      raise errors.ConfigError(f"every.{name} is {every}: expected at least 1")
 
 
 def abstract_state(task):
@@ -126,7 +135,8 @@ def parameters(state) -> dict[str, int]:
   for path, leaf in jax.tree_util.tree_leaves_with_path(state):
     names = [getattr(key, "name", None) for key in path]
     if "params" in names:
-      network = names[names.index("params") - 1]
+      at = names.index("params")
+      network = names[at - 1] if at else "network"
       found[network] = found.get(network, 0) + leaf.size
   return found
 
@@ -209,10 +219,12 @@ def train(config, task, source, run: workdir.Workdir) -> int:
   to_device = functools.partial(
     jax.make_array_from_process_local_data, by_batch
   )
-  total, every = config.total_steps, config.every
+  every = schedule(config, len(source))
+  total = every.total
   with (
     Stop() as stop,
     checkpoint.Checkpoints(run.path / "checkpoints") as checkpoints,
+    checkpoint.Best(run.path, task.best) as best,
   ):
     progress.say(
       f"{hosts} process(es), {jax.device_count()} device(s)"
@@ -227,13 +239,15 @@ def train(config, task, source, run: workdir.Workdir) -> int:
         compiler_options=platform.run_once_options(),
       )
       state = init(jax.random.key(config.seed))
+      if task.start:
+        state = jax.device_put(task.start(state), everywhere)
     else:
       state = checkpoints.restore(last, like)
     first = int(state.step)
     if first > total:
       raise errors.ConfigError(
-        f"total_steps is {total}, but {run.path} has trained {first} steps"
-        " already: expected at least that"
+        f"{run.path} has trained {first} steps already, more than the {total}"
+        " asked for"
       )
     run.begin(first)
     counts = ", ".join(f"{k} {v:,}" for k, v in facts["parameters"].items())
@@ -255,13 +269,17 @@ def train(config, task, source, run: workdir.Workdir) -> int:
           means = window.means()
           bar.update(i, means)
           train_metrics = {f"train/{k}": v for k, v in means.items()}
-          run.metrics(i, train_metrics | {"images_per_s": bar.rate})
+          speed = {"images_per_s": bar.rate, "seconds": bar.seconds}
+          run.metrics(i, train_metrics | speed)
         if i % every.preview == 0 or i == total:
           with bar.aside("drawing a preview"):
             run.pictures(i, task.preview(state, gather))
         if i % every.evaluate == 0 or i == total:
           with bar.aside("evaluating"):
-            run.evaluation(i, task.evaluate(state, gather))
+            values = task.evaluate(state, gather)
+            run.evaluation(i, values)
+            if task.best:
+              best.offer(i, float(values[task.best]), task.model(state))
         # Hosts must stop at one step, and agreeing costs a message.
         if hosts == 1 or i % every.log == 0:
           stopped = stop.agreed()
@@ -277,5 +295,13 @@ def train(config, task, source, run: workdir.Workdir) -> int:
   if stopped:
     progress.say(f"saved after step {i}; the same command continues")
     return PREEMPTED if stopped == signal.SIGTERM else INTERRUPTED
-  run.finish(total, checkpoint.sha256(state), facts)
+  facts = {"state_sha256": checkpoint.sha256(state), "compiled": facts}
+  conclusion = {}
+  if task.conclude:
+    progress.say("scoring with the best model")
+    with checkpoint.Best(run.path, task.best) as best:
+      facts["best"] = best.found
+      model = best.restore(task.model(like))
+    conclusion = task.conclude(model, gather)
+  run.finish(total, facts, conclusion)
   return 0

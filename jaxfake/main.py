@@ -72,9 +72,9 @@ def _config_argument(argv: list[str]) -> str:
 def default_workdir(config: str, overrides: dict) -> pathlib.Path:
   """runs/<file>[-<variant>][-<hash of what was overridden>].
 
-  More steps, or other reports, belong to the same run.
+  More steps, other reports or more rows belong to the same run.
   """
-  same_run = ("total_steps", "every.", "tensorboard")
+  same_run = ("total_steps", "every.", "tensorboard", "only")
   overrides = {k: v for k, v in overrides.items() if not k.startswith(same_run)}
   file, _, variant = config.partition(":")
   name = pathlib.Path(file).stem + (f"-{variant}" if variant else "")
@@ -135,41 +135,57 @@ def together(prepare):
 
 
 def run(config, path: pathlib.Path) -> int:
-  """Trains as the configuration says; returns the exit code."""
+  """Does what the configuration says; returns the exit code."""
   from jaxfake import platform
 
   platform.tune_allocator()  # Before JAX allocates.
+  platform.cache_compiled()
   initialize_distributed()
   import jax
 
+  from jaxfake import progress
+  from jaxfake.experiments import comparison, few_images
+
+  progress.quiet = jax.process_index() > 0
+  experiments = {"comparison": comparison, "few_images": few_images}
+  if config.task in experiments:
+    return experiments[config.task].run(config, path, train)
+  return train(config, path)
+
+
+def train(config, path: pathlib.Path) -> int:
+  """One run: data, model, training; returns the exit code."""
+  import jax
+
   from jaxfake import data, loop, progress, workdir
+  from jaxfake.classifiers import programs
   from jaxfake.data import pipeline
   from jaxfake.generators import gan
 
-  progress.quiet = jax.process_index() > 0
+  tasks = {"gan": gan, "classifier": programs}
+  errors.check_choice("task", config.task, tasks)
+  task = tasks[config.task]
   run = workdir.Workdir(path, writer=jax.process_index() == 0)
 
   def prepare():
-    tasks = {"gan": gan}
-    errors.check_choice("task", config.task, tasks)
     loop.check(config)
     pipeline.check(config.data)
-    tasks[config.task].check(config)
+    task.check(config)
     run.claim()  # Before minutes go into preparing data.
     progress.say(f"run: {path}")
     dataset = data.prepare(config.data)
     progress.say(dataset.summary())
-    splits = pipeline.splits(dataset, config.data)
-    task = tasks[config.task].make(config, splits)
+    train = task.prepare(config, pipeline.splits(dataset, config.data), run)
     run.open(config.to_dict(), dataset.facts)
-    return task, splits.train
+    return train
 
   try:
-    code = loop.train(config, *together(prepare), run)
+    code = together(prepare)()
   finally:
     run.close()
   if code == 0 and run.writer:
-    progress.say(run.summary())
+    result = workdir.read_json(path / "result.json")
+    progress.say(task.summary(path, result))
   return code
 
 

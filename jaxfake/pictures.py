@@ -63,24 +63,115 @@ def neighbours(
   return captioned(cells, n)
 
 
-def curves(
-  x: np.ndarray, lines: dict[str, np.ndarray], xlabel: str, ylabel: str
-) -> np.ndarray:
-  """A line plot as RGB (h, w, 3)."""
+def _figure(width: float, height: float):
+  """A Matplotlib figure in inches, its axes, and how to get its pixels."""
   # Half a second to import, needed only when a run evaluates.
   from matplotlib.backends import backend_agg
   from matplotlib.figure import Figure
 
-  figure = Figure(figsize=(6, 4), dpi=110, layout="constrained")
+  figure = Figure(figsize=(width, height), dpi=110, layout="constrained")
   canvas = backend_agg.FigureCanvasAgg(figure)
-  axes = figure.subplots()
+
+  def pixels() -> np.ndarray:
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+  return figure.subplots(), pixels
+
+
+def curves(
+  x: np.ndarray, lines: dict[str, np.ndarray], xlabel: str, ylabel: str
+) -> np.ndarray:
+  """A line plot as RGB (h, w, 3)."""
+  axes, pixels = _figure(6, 4)
   for name, y in lines.items():
     axes.plot(x, y, label=name)
   axes.set(xlabel=xlabel, ylabel=ylabel)
   axes.grid(alpha=0.3)
   axes.legend()
-  canvas.draw()
-  return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+  return pixels()
+
+
+def bands(lines: dict[str, list], xlabel: str, ylabel: str) -> np.ndarray:
+  """Lines {name: (x, mean, low, high)} in bands, as RGB (h, w, 3)."""
+  axes, pixels = _figure(6, 4)
+  for name, (x, mean, low, high) in lines.items():
+    (line,) = axes.plot(x, mean, marker="o", markersize=3, label=name)
+    axes.fill_between(x, low, high, color=line.get_color(), alpha=0.12)
+  axes.set(xlabel=xlabel, ylabel=ylabel)
+  axes.grid(alpha=0.3)
+  axes.legend()
+  return pixels()
+
+
+def roc(lines: dict[str, tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+  """ROC curves {name: (fpr, tpr)} as RGB (h, w, 3)."""
+  axes, pixels = _figure(4.5, 4.5)
+  axes.plot([0, 1], [0, 1], color="0.7", linewidth=1)
+  for name, (fpr, tpr) in lines.items():
+    axes.plot(fpr, tpr, label=name)
+  axes.set(xlabel="false positive rate", ylabel="true positive rate")
+  axes.set(xlim=(-0.01, 1), ylim=(0, 1.01), aspect="equal")
+  axes.grid(alpha=0.3)
+  axes.legend(loc="lower right")
+  return pixels()
+
+
+def reliability(lines: dict[str, tuple]) -> np.ndarray:
+  """Accuracy over confidence, {name: (confidence, accuracy, count)} of bins,
+  as RGB (h, w, 3); a point's area tells how many images its bin holds."""
+  axes, pixels = _figure(4.5, 4.5)
+  axes.plot([0, 1], [0, 1], color="0.7", linewidth=1)
+  for name, (confidence, accuracy, count) in lines.items():
+    (line,) = axes.plot(confidence, accuracy, label=name, alpha=0.7)
+    area = 10 + 190 * count / max(count.sum(), 1)
+    axes.scatter(confidence, accuracy, s=area, color=line.get_color())
+  axes.set(xlabel="confidence", ylabel="accuracy")
+  axes.set(xlim=(0, 1.02), ylim=(0, 1.05), aspect="equal")
+  axes.grid(alpha=0.3)
+  axes.legend(loc="upper left")
+  return pixels()
+
+
+def confusion(table: np.ndarray, classes) -> np.ndarray:
+  """Counts (k, k), rows the true class, as RGB (h, w, 3)."""
+  side = 2.2 + 0.8 * len(classes)
+  axes, pixels = _figure(side, side)
+  share = table / np.maximum(table.sum(1, keepdims=True), 1)
+  axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+  for i, j in np.ndindex(*table.shape):
+    color = "white" if share[i, j] > 0.6 else "black"
+    text = f"{table[i, j]}\n{share[i, j]:.1%}"
+    axes.text(j, i, text, ha="center", va="center", color=color)
+  axes.set(xlabel="called", ylabel="true")
+  axes.set_xticks(range(len(classes)), classes)
+  axes.set_yticks(range(len(classes)), classes, rotation=90, va="center")
+  return pixels()
+
+
+def scatter(groups: dict[str, list[tuple]], xlabel: str, ylabel: str):
+  """Named points {group: [(name, x, y, low, high)]}, x on a log scale, as RGB
+  (h, w, 3)."""
+  axes, pixels = _figure(9, 5.5)
+  for group, points in groups.items():
+    if not points:
+      continue
+    names, x, y, low, high = zip(*points, strict=True)
+    x, y = np.array(x), np.array(y)
+    error = np.maximum([y - low, high - y], 0)
+    axes.errorbar(x, y, error, fmt="o", capsize=2, alpha=0.8, label=group)
+    for name, at_x, at_y in zip(names, x, y, strict=True):
+      axes.annotate(
+        name,
+        (at_x, at_y),
+        xytext=(4, 3),
+        textcoords="offset points",
+        fontsize=7,
+      )
+  axes.set(xlabel=xlabel, ylabel=ylabel, xscale="log")
+  axes.grid(alpha=0.3)
+  axes.legend(loc="lower right")
+  return pixels()
 
 
 def save(

@@ -6,6 +6,8 @@ Importing this imports no JAX, so that `main` can set the allocator before.
 import ctypes
 import functools
 import logging
+import os
+import pathlib
 
 # From glibc's malloc.h.
 M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8
@@ -56,6 +58,20 @@ def _accepted(option: str, value: str | int) -> dict:
     )
     return {}
   return options
+
+
+def cache_compiled() -> None:
+  """Keeps compiled programs on disk, for other runs of the same network.
+
+  In JAX_COMPILATION_CACHE_DIR, else in XDG_CACHE_HOME/jaxfake, else in
+  ~/.cache/jaxfake. Call it before anything is compiled.
+  """
+  import jax
+
+  if jax.config.jax_compilation_cache_dir is None:
+    caches = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    path = pathlib.Path(caches).expanduser() / "jaxfake"
+    jax.config.update("jax_compilation_cache_dir", str(path))
 
 
 def tune_allocator() -> bool:

@@ -38,7 +38,8 @@ class Bar:
     self._spoke = 0.0
     self._aside = 0.0  # Seconds spent on other things than training.
     self._text = ""
-    self.rate = 0.0  # Images a second since the update before.
+    self.rate = 0.0  # Images a second since the update before,
+    self.seconds = 0.0  # which was so long ago.
     self._bar = None
     if _console.is_terminal and not quiet:
       width = len(f"step {total}/{total}")
@@ -71,7 +72,8 @@ class Bar:
     before, then = self._last
     now = time.monotonic() - self._aside
     self._last = (step, now)
-    self.rate = (step - before) * self._batch_size / max(now - then, 1e-9)
+    self.seconds = max(now - then, 1e-9)
+    self.rate = (step - before) * self._batch_size / self.seconds
     left = (self._total - step) * self._batch_size / self.rate
     values = " ".join(f"{k} {v:.3f}" for k, v in metrics.items())
     self._text = f"{duration(left)} left  {self.rate:.0f} images/s  {values}"

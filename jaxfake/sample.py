@@ -68,7 +68,7 @@ def load(path: pathlib.Path, step: int | None = None):
   config = ml_collections.ConfigDict(workdir.read_json(path / "config.json"))
   classes = tuple(workdir.read_json(path / "dataset.json")["classes"])
   errors.check_choice(f"{path}/config.json: task", config.task, ("gan",))
-  task = gan.make(config, pipeline.Splits(classes, (), ()))
+  task = gan.make(config, pipeline.Splits(classes, (), (), ()))
   saved = checkpoint.Checkpoints(path / "checkpoints", read_only=True)
   with saved as checkpoints:
     steps = checkpoints.steps()

@@ -7,8 +7,15 @@ environments.jsonl  commit, versions, hardware; a line for each start
 pictures/       previews, spectra, neighbours
 checkpoints/    Orbax
 result.json     the last figures, with config, commit, versions, hardware
+
+A classifier's has besides:
+
+best/, best.json      the model of the smallest validation loss; or
+model.skops, .npz     a program that is fitted at once
+predictions.csv       of every validation and test image
 """
 
+import csv
 import datetime
 import fcntl
 import importlib.metadata
@@ -22,7 +29,7 @@ import sys
 
 import numpy as np
 
-from jaxfake import distances, errors, pictures
+from jaxfake import errors, pictures
 
 # What may differ when a run goes on: it does not change what any step computes.
 # A data set is compared by its content, not by where it lies.
@@ -47,6 +54,21 @@ def flatten(tree: dict, prefix: str = "") -> dict:
     else:
       flat[prefix + key] = value
   return flat
+
+
+def require_same(path: pathlib.Path, name: str, old: dict, new: dict) -> None:
+  """Raises ConfigError naming every field that differs and matters."""
+  old, new = flatten(old), flatten(json.loads(json.dumps(new)))
+  changed = [
+    f"{key} was {old.get(key)!r}, now {new.get(key)!r}"
+    for key in sorted(old.keys() | new.keys())
+    if old.get(key) != new.get(key) and not key.startswith(FREE)
+  ]
+  if changed:
+    raise errors.ConfigError(
+      f"{path} was made by another {name}: {'; '.join(changed)}."
+      " Give another --workdir, or the old values"
+    )
 
 
 def lock(path: pathlib.Path, flag: str):
@@ -74,6 +96,16 @@ def write_json(path: pathlib.Path, value) -> None:
   """Writes whole or not at all."""
   part = path.with_name(path.name + ".part")
   part.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n")
+  part.replace(path)
+
+
+def write_csv(path: pathlib.Path, rows: list[dict]) -> None:
+  """Writes rows of equal keys, whole or not at all."""
+  part = path.with_name(path.name + ".part")
+  with open(part, "w", newline="") as file:
+    writer = csv.DictWriter(file, list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
   part.replace(path)
 
 
@@ -130,26 +162,12 @@ class Workdir:
     if not self.writer:
       return
     for name, value in (("config", config), ("dataset", dataset)):
-      value = json.loads(json.dumps(value))  # Tuples become lists.
       path = self.path / f"{name}.json"
       if path.exists():
-        self._compare(name, read_json(path), value)
+        require_same(self.path, name, read_json(path), value)
       self._new[path] = value
     if config["tensorboard"]:
       self._tensorboard = _tensorboard_writer(self.path)
-
-  def _compare(self, name: str, old: dict, new: dict) -> None:
-    old, new = flatten(old), flatten(new)
-    changed = [
-      f"{key} was {old.get(key)!r}, now {new.get(key)!r}"
-      for key in sorted(old.keys() | new.keys())
-      if old.get(key) != new.get(key) and not key.startswith(FREE)
-    ]
-    if changed:
-      raise errors.ConfigError(
-        f"{self.path} was made by another {name}: {'; '.join(changed)}."
-        " Give another --workdir, or the old values"
-      )
 
   def begin(self, step: int) -> None:
     """Writes what the run is, and drops metrics of steps after `step`, the one
@@ -199,12 +217,22 @@ class Workdir:
     self.pictures(step, {k: values[k] for k in values.keys() - scalars.keys()})
     self.metrics(step, {f"eval/{k}": v for k, v in scalars.items()})
 
-  def finish(self, step: int, state_sha256: str, facts: dict) -> None:
-    """Writes result.json: the last evaluation and where it came from."""
+  def finish(self, step: int, facts: dict, conclusion: dict) -> None:
+    """Writes result.json: the last evaluation and where it came from.
+
+    Of a conclusion {name: value}, pictures go to pictures/, "predictions", a
+    list of rows, to predictions.csv, and the rest into result.json.
+    """
     if not self.writer:
       return
     lines = read_lines(self.path / "metrics.jsonl")
     evaluations = [x for x in lines if any(k.startswith("eval/") for k in x)]
+    conclusion = dict(conclusion)
+    if rows := conclusion.pop("predictions", None):
+      write_csv(self.path / "predictions.csv", rows)
+    for name, value in list(conclusion.items()):
+      if isinstance(value, np.ndarray):
+        self.picture(name, step, conclusion.pop(name))
     write_json(
       self.path / "result.json",
       {
@@ -213,33 +241,12 @@ class Workdir:
         # One for each time the run was started or continued.
         "environments": read_lines(self.path / "environments.jsonl"),
         "step": step,
-        "state_sha256": state_sha256,
-        "metrics": evaluations[-1],
-        "compiled": facts,
-      },
-    )
-
-  def summary(self) -> str:
-    """What was reached, where everything is, and what to do next."""
-    result = read_json(self.path / "result.json")
-    last = sorted((self.path / "pictures").glob("preview-*.png"))[-1]
-    figures = "\n".join(
-      f"  {name.removeprefix('eval/'):36} {value:.4g}"
-      for name, value in result["metrics"].items()
-      if name != "step"
-    )
-    few = ""
-    if (n := result["metrics"]["eval/images"]) < distances.FEATURES:
-      few = (
-        f"  ({n:.0f} images each, fewer than the {distances.FEATURES} features:"
-        " take these distances as a sign of life, no more)\n"
-      )
-    return (
-      f"Finished {result['step']} steps.\n{figures}\n{few}"
-      f"  picture   {last}\n"
-      f"  figures   {self.path}/result.json, {self.path}/metrics.jsonl\n"
-      "Next: python -m jaxfake.sample"
-      f" --workdir {self.path} --count 100 --out samples"
+        # Of the steps alone: without compiling, evaluating and saving.
+        "train_seconds": sum(x.get("seconds", 0) for x in lines),
+        "metrics": evaluations[-1] if evaluations else {},
+      }
+      | facts
+      | conclusion,
     )
 
   def close(self) -> None:

@@ -196,7 +196,7 @@ def test_any_geometry(
 
 
 @pytest.mark.parametrize(
-  "dilation, groups", [((2, 1), 1), (ONES, 4), (ONES, 12)]
+  "dilation, groups", [((2, 1), 1), (ONES, 4), ((2, 1), 12)]
 )
 def test_dilated_and_grouped_are_lax(dilation, groups):
   f = pair(False, (2, 2), SAME, dilation=dilation, groups=groups)
@@ -244,9 +244,10 @@ def test_vmap_over_inputs_and_kernels(transposed, channels):
 )
 def test_bfloat16_rounds_once(transposed, name):
   case = (TRANSPOSED if transposed else CONV)[name]
-  ours, plain = pair(transposed, *case[3:])
-  x, w = inputs(*case[:3], jnp.bfloat16)
+  rounds_once(*pair(transposed, *case[3:]), *inputs(*case[:3], jnp.bfloat16))
 
+
+def rounds_once(ours, plain, x, w):
   # The cotangents are the same numbers, rounded as ours are.
   def exact(x, w):
     y, back = jax.vjp(plain, x.astype(np.float32), w.astype(np.float32))
@@ -260,6 +261,92 @@ def test_bfloat16_rounds_once(transposed, name):
     assert a.dtype == jnp.bfloat16
     allowed = 2**-8 * abs(b) + 1e-5 * jnp.max(abs(b))
     assert jnp.all(abs(a - b) <= allowed)
+
+
+# Depthwise: size, kernel, (channels, multiplier), strides, padding.
+
+DEPTHWISE = {
+  "3x3": ((19, 7), (3, 3), (12, 1), ONES, SAME),
+  "3x3/2": ((21, 8), (3, 3), (12, 1), (2, 2), SAME),
+  "5x5/2, odd": (9, (5, 5), (4, 1), (2, 2), ((2, 2), (2, 2))),
+  "multiplied": (7, (3, 3), (4, 3), ONES, SAME),
+  "unequal axes": ((9, 11), (2, 4), (3, 2), (1, 3), ((2, 1), (0, 3))),
+  "kernel under stride": (10, (2, 2), (5, 1), (3, 3), VALID),
+  "cropped": (9, (3, 3), (5, 1), (2, 2), ((-2, 2), (1, -1))),
+}
+
+
+def depthwise(size, kernel, channels, strides, padding, batch=4, dtype="f4"):
+  """Our function of (x, w), lax's, x and w."""
+  c, multiplier = channels
+  x, w = inputs(size, kernel, (c, c * multiplier), dtype, groups=c, batch=batch)
+  ours, plain = pair(False, strides, padding, groups=c)
+  if not isinstance(padding, str):  # Where lax crops it can be wrong.
+    _, valid = pair(False, strides, VALID, groups=c)
+    plain = lambda x, w: valid(padded(x, padding), w)
+  return ours, plain, x, w
+
+
+def padded(x, padding):
+  for axis, (before, after) in enumerate(padding, 1):
+    n = x.shape[axis]
+    x = lax.slice_in_dim(x, max(-before, 0), n + min(after, 0), axis=axis)
+    widths = [(0, 0)] * 4
+    widths[axis] = max(before, 0), max(after, 0)
+    x = jnp.pad(x, widths)
+  return x
+
+
+@pytest.mark.parametrize("name", DEPTHWISE)
+def test_depthwise(name):
+  case = depthwise(*DEPTHWISE[name])
+  compare(maps, *case, 1e-5, QUICK | platform.compiler_options())
+
+
+@pytest.mark.parametrize("name", ["3x3", "unequal axes"])
+@pytest.mark.parametrize("evaluate", [maps, penalty])
+def test_depthwise_float64(evaluate, name):
+  with jax.enable_x64(True):
+    case = depthwise(*DEPTHWISE[name], dtype="f8")
+  compare(evaluate, *case, 1e-10)
+
+
+@hypothesis.settings(max_examples=8, deadline=None, derandomize=True)
+@hypothesis.given(
+  batch=st.integers(1, 4),
+  size=st.tuples(*[st.integers(1, 19)] * 2),
+  kernel=st.tuples(*[st.integers(1, 4)] * 2),
+  channels=st.tuples(st.integers(2, 5), st.integers(1, 2)),
+  strides=st.tuples(*[st.integers(1, 3)] * 2),
+  padding=st.one_of(st.sampled_from((SAME, VALID)), pads),
+)
+def test_any_depthwise(batch, size, kernel, channels, strides, padding):
+  try:
+    case = depthwise(size, kernel, channels, strides, padding, batch)
+    y = jax.eval_shape(case[1], *case[2:])
+  except (TypeError, ValueError):  # A crop of more than there is.
+    hypothesis.reject()
+  hypothesis.assume(y.size)
+  compare(maps, *case, 1e-5)
+
+
+def test_depthwise_vmap():
+  ours, plain, x, w = depthwise(*DEPTHWISE["3x3/2"])
+  both = lambda f: jax.vmap(maps(f), (0, None))
+  compare(both, ours, plain, jnp.stack([x, x[::-1]]), w, 1e-5)
+
+
+def test_depthwise_bfloat16_rounds_once():
+  ours, plain, x, w = depthwise(*DEPTHWISE["3x3/2"], dtype=jnp.bfloat16)
+  rounds_once(ours, plain, x, w)
+
+
+def test_depthwise_convolves_nothing_and_needs_little_memory():
+  ours, _, x, w = depthwise(28, (3, 3), (32, 1), ONES, SAME)
+  jaxpr = str(jax.make_jaxpr(maps(ours))(x, w))
+  assert "conv_general_dilated" not in jaxpr
+  program = jax.jit(maps(ours), compiler_options=QUICK).lower(x, w).compile()
+  assert program.memory_analysis().temp_size_in_bytes < 4 * x.nbytes
 
 
 # That a slow form does not come back unseen.

@@ -48,7 +48,9 @@ def test_kernel_distance_by_its_definition():
 def test_kernel_distance_of_equal_laws_is_zero_on_average():
   rng = np.random.default_rng(0)
   draws = [
-    distances.kernel_distance(rng.normal(size=(60, 4)), rng.normal(size=(60, 4)))
+    distances.kernel_distance(
+      rng.normal(size=(60, 4)), rng.normal(size=(60, 4))
+    )
     for _ in range(200)
   ]
   error = np.std(draws) / np.sqrt(len(draws))

@@ -30,7 +30,7 @@ def batch(n=4, size=32):
 
 
 def task(c):
-  return gan.make(c, pipeline.Splits(("a", "b"), (), ()))
+  return gan.make(c, pipeline.Splits(("a", "b"), (), (), ()))
 
 
 @functools.cache

@@ -298,6 +298,11 @@ class Source:
   def __repr__(self) -> str:
     return f"Source({self._name}, {len(self)} images)"
 
+  def column(self, name: str) -> list:
+    """One fact of every image, such as "label", without decoding any."""
+    values = [self._records[i][name] for i in range(len(self))]
+    return [x.decode() if isinstance(x, bytes) else x for x in values]
+
   def __getitem__(self, i) -> dict:
     i = operator.index(i)
     if not -len(self) <= i < len(self):

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from jaxfake import errors
+from jaxfake import errors, task
 
 KERNELS = {  # Pillow's, all antialiased when shrinking.
   "box": Image.Resampling.BOX,
@@ -59,6 +59,10 @@ class Images:
   def __len__(self) -> int:
     return len(self._source)
 
+  def column(self, name: str) -> list:
+    """One fact of every image, such as "patient", in order."""
+    return self._source.column(name)
+
   def __repr__(self) -> str:  # Grain prints its sources; not every item.
     return f"Images({len(self)})"
 
@@ -99,19 +103,24 @@ def batches(
 
 
 class Splits(NamedTuple):
-  """What a task trains on and is measured against."""
+  """What a task trains on, chooses by, and is measured against."""
 
   classes: tuple[str, ...]
   train: Sequence
-  held_out: Sequence
+  val: Sequence
+  test: Sequence
+
+  @property
+  def held_out(self) -> Sequence:
+    """The larger of val and test: Kaggle's val has 16 images."""
+    return max(self.val, self.test, key=len)
 
 
 def splits(dataset, data) -> Splits:
   """A prepared data set at the size of a config's `data`.
 
-  Held out is the larger of val and test (Kaggle's val has 16 images). A set
-  with images of no class has no classes. Raises DataError where there are too
-  few images to measure anything by.
+  A set with images of no class has no classes. Raises DataError where there
+  are too few images to measure anything by.
   """
   counts = {k: sum(v.values()) for k, v in dataset.facts["counts"].items()}
   held = max(("val", "test"), key=lambda k: counts.get(k, 0))
@@ -124,14 +133,23 @@ def splits(dataset, data) -> Splits:
   known = set(dataset.classes)
   if any(set(n) - known for n in dataset.facts["counts"].values()):
     known = set()
-  return Splits(
-    dataset.classes if known else (),
-    Images(dataset.source("train"), data),
-    Images(dataset.source(held), data),
-  )
+  images = {
+    split: Images(dataset.source(split), data) if counts.get(split) else ()
+    for split in ("train", "val", "test")
+  }
+  if 0 < data.train_images < len(images["train"]):
+    n = len(images["train"])
+    chosen = np.arange(data.train_images) * n // data.train_images
+    images["train"] = task.Subset(images["train"], chosen)
+  return Splits(dataset.classes if known else (), **images)
 
 
 def check(data) -> None:
   """Raises ConfigError for values of a config's `data` no set could take."""
   errors.check_choice("data.fit", data.fit, FITS)
   errors.check_choice("data.kernel", data.kernel, KERNELS)
+  if data.train_images < 0:
+    raise errors.ConfigError(
+      f"data.train_images is {data.train_images}: expected a number, or 0 for"
+      " all"
+    )

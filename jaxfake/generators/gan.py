@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxfake import errors, platform
+from jaxfake import distances, errors, loop, platform
 from jaxfake.generators import augment, losses, measure
 from jaxfake.models import dcgan
 from jaxfake.task import Task
@@ -211,3 +211,32 @@ def make(config, dataset) -> Task:
     lambda state: functools.partial(draw, state.ema),
   )
   return Task(init, step, evaluate, preview)
+
+
+def prepare(config, splits, run):
+  """What trains the GAN and returns an exit code, ready to be called."""
+  task = make(config, splits)
+  return lambda: loop.train(config, task, splits.train, run)
+
+
+def summary(path, result: dict) -> str:
+  """What a finished run reached, where everything is, what to do next."""
+  last = sorted((path / "pictures").glob("preview-*.png"))[-1]
+  figures = "\n".join(
+    f"  {name.removeprefix('eval/'):36} {value:.4g}"
+    for name, value in result["metrics"].items()
+    if name != "step"
+  )
+  few = ""
+  if (n := result["metrics"]["eval/images"]) < distances.FEATURES:
+    few = (
+      f"  ({n:.0f} images each, fewer than the {distances.FEATURES} features:"
+      " take these distances as a sign of life, no more)\n"
+    )
+  return (
+    f"Finished {result['step']} steps.\n{figures}\n{few}"
+    f"  picture   {last}\n"
+    f"  figures   {path}/result.json, {path}/metrics.jsonl\n"
+    "Next: python -m jaxfake.sample"
+    f" --workdir {path} --count 100 --out samples"
+  )

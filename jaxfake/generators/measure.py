@@ -136,7 +136,9 @@ def make(
       # Named for what they are: not the Inception-v3 FID and KID.
       "frechet_random_filters": distances.frechet_distance(a, b),
       "kernel_random_filters": distances.kernel_distance(a, b),
-      "spectrum_gap_db": distances.spectrum_gap(spectra["real"], spectra["fake"]),
+      "spectrum_gap_db": distances.spectrum_gap(
+        spectra["real"], spectra["fake"]
+      ),
       "nearest_train_rms": np.median(distance[:, 0]),
       "images": len(fake),
       "spectrum": pictures.curves(

@@ -1,0 +1,1 @@
+"""How labels are learned: neural networks, scikit-learn's, reservoirs."""

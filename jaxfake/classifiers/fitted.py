@@ -1,0 +1,162 @@
+"""Programs that are fitted at once, without the loop: scikit-learn's over
+stated features, and the convolutional reservoir.
+
+A program here is a class made from a configuration: `fit(images, labels)`, or
+`load(folder)`, then `logits(images)`, uint8 (n, s, s, 1) to float64 (n, k).
+"""
+
+import pathlib
+import statistics
+import time
+
+import jax
+import numpy as np
+import safetensors.numpy
+
+from jaxfake import errors, progress
+from jaxfake.classifiers import (
+  classical,
+  evaluation,
+  features,
+  neural,
+  reservoir,
+)
+
+PROGRAMS = (*classical.PROGRAMS, "reservoir")
+TIMED, TIMES = 32, 5  # Images a batch, and batches, of the scoring time.
+
+
+class Classical:
+  """A program of scikit-learn's over `classical.features`."""
+
+  def __init__(self, config):
+    self._config, self._seed = config.classical, config.seed
+    self._name = config.model.name
+    self._model = self._network = None
+
+  def fit(self, images: np.ndarray, labels: np.ndarray) -> None:
+    if "network" in self._config.features.split(","):
+      name, weights = self._config.network, self._config.weights
+      variables = features.random_network(name, self._seed, images)
+      if weights:
+        variables = neural.initial(weights, name, variables)
+      self._network = features.Network(name, variables)
+    x = self._features(images)
+    options = self._config[self._name].to_dict()
+    self._model = classical.fit(self._name, options, x, labels, self._seed)
+
+  def _features(self, images):
+    return features.features(self._config.features, images, self._network)
+
+  def logits(self, images: np.ndarray) -> np.ndarray:
+    return classical.logits(self._model, self._features(images))
+
+  def save(self, folder: pathlib.Path) -> None:
+    classical.save(self._model, folder / "model.skops")
+    if self._network:
+      arrays = {
+        "/".join((kind, layer, array)): np.asarray(value)
+        for kind, layers in self._network.variables.items()
+        for layer, values in layers.items()
+        for array, value in values.items()
+      }
+      safetensors.numpy.save_file(arrays, folder / "network.safetensors")
+
+  def load(self, folder: pathlib.Path) -> None:
+    self._model = classical.load(folder / "model.skops")
+    if "network" in self._config.features.split(","):
+      variables = {}
+      path = folder / "network.safetensors"
+      for name, value in safetensors.numpy.load_file(path).items():
+        kind, layer, array = name.split("/")
+        layers = variables.setdefault(kind, {})
+        layers.setdefault(layer, {})[array] = value
+      self._network = features.Network(self._config.network, variables)
+
+  def parameters(self) -> dict[str, int]:
+    """All, and those that were learnt."""
+    learnt = int(classical.parameters(self._model))
+    frozen = self._network.variables["params"] if self._network else {}
+    frozen = sum(x.size for x in jax.tree.leaves(frozen))
+    return {"parameters": learnt + frozen, "trained_parameters": learnt}
+
+
+class Reservoir:
+  """The convolutional reservoir: see reservoir.py."""
+
+  def __init__(self, config):
+    self._options, self._seed = config.reservoir.to_dict(), config.seed
+    self._model = None
+
+  def fit(self, images: np.ndarray, labels: np.ndarray) -> None:
+    self._model = reservoir.fit(self._options, images, labels, self._seed)
+
+  def logits(self, images: np.ndarray) -> np.ndarray:
+    return reservoir.logits(self._model, images)
+
+  def save(self, folder: pathlib.Path) -> None:
+    reservoir.save(self._model, folder / "model.npz")
+
+  def load(self, folder: pathlib.Path) -> None:
+    self._model = reservoir.load(folder / "model.npz")
+
+  def parameters(self) -> dict[str, int]:
+    """All, and those that were learnt."""
+    learnt, frozen = reservoir.parameters(self._model)
+    return {"parameters": learnt + frozen, "trained_parameters": learnt}
+
+
+def program(config):
+  """What `config.model.name` names, not fitted yet."""
+  return (Reservoir if config.model.name == "reservoir" else Classical)(config)
+
+
+def check(config) -> None:
+  """Raises ConfigError for values no fit could use."""
+  if config.model.name == "reservoir":
+    options = config.reservoir.to_dict()
+    reservoir.Reservoir(size=config.data.size, seed=config.seed, **options)
+    return
+  for name in config.classical.features.split(","):
+    errors.check_choice("classical.features", name, features.FEATURES)
+
+
+def stacked(source) -> tuple[np.ndarray, np.ndarray]:
+  """All images uint8 (n, s, s, 1) and labels (n,) of a source."""
+  rows = [source[i] for i in range(len(source))]
+  return (
+    np.stack([row["image"] for row in rows]),
+    np.array([row["label"] for row in rows]),
+  )
+
+
+def train(config, splits, run) -> int:
+  """Fits, saves and judges; returns exit code 0. See loop.train."""
+  run.begin(0)
+  images, labels = stacked(splits.train)
+  fitted = program(config)
+  progress.say(f"fitting {config.model.name} to {len(images):,} images")
+  begin = time.monotonic()
+  fitted.fit(images, labels)
+  seconds = time.monotonic() - begin
+  progress.say(f"fitted in {progress.duration(seconds)}; scoring")
+  if run.writer:
+    fitted.save(run.path)
+  val, test = (
+    evaluation.Scored.of(fitted.logits(stacked(source)[0]), source)
+    for source in (splits.val, splits.test)
+  )
+  few = np.resize(images, (TIMED, *images.shape[1:]))
+  took = []
+  for _ in range(TIMES + 1):  # The first may compile.
+    begin = time.monotonic()
+    fitted.logits(few)
+    took.append(time.monotonic() - begin)
+  cost = {
+    **fitted.parameters(),
+    "gflop_per_image": None,  # Not counted.
+    "ms_per_image": 1e3 * statistics.median(took[1:]) / TIMED,
+  }
+  facts = {"cost": cost, "train_seconds": seconds}
+  run.finish(0, facts, evaluation.conclude(splits, val, test))
+  return 0

@@ -1,0 +1,324 @@
+"""How every network of `models.MODELS` learns labels, whatever they say."""
+
+import pathlib
+import statistics
+import time
+from typing import Any
+
+from flax import struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxfake import checkpoint, errors, models, platform, progress, workdir
+from jaxfake.classifiers import augment, evaluation
+from jaxfake.models import pretrained
+from jaxfake.task import Task
+
+# How gray levels 0 to 255 become what a network reads: (x - offset) / scale.
+# The last two are what published weights were trained with, taken over colours.
+INPUTS = {
+  "centred": (127.5, 127.5),
+  "imagenet": (0.449 * 255, 0.226 * 255),
+  "caffe": (114.8, 1.0),
+}
+TIMED, TIMES = 32, 5  # Images a batch, and batches, of the scoring time.
+
+
+class State(struct.PyTreeNode):
+  """Whatever must survive a restart."""
+
+  step: jax.Array
+  seed: jax.Array  # Not a constant, so that seeds share a compiled program.
+  params: Any
+  batch_stats: Any
+  opt: Any
+
+
+def check(config) -> None:
+  """Raises ConfigError for values no run could use."""
+  c, opt = config.model, config.opt
+  errors.check_choice("model.input", c.input, INPUTS)
+  errors.check_choice("model.variant", c.variant, pretrained.VARIANTS)
+  errors.check_choice("model.channels", c.channels, (1, 3))
+  errors.check_choice("dtype", config.dtype, ("float32", "bfloat16"))
+  smallest = models.smallest(c.name)
+  if config.data.size < smallest:
+    raise errors.ConfigError(
+      f"data.size is {config.data.size}: {c.name} takes images from {smallest}"
+    )
+  for name in augmentations(config):
+    errors.check_choice("augment", name, augment.AUGMENTATIONS)
+  for field, value in (
+    ("model.dropout", c.dropout),
+    ("label_smoothing", config.label_smoothing),
+    ("opt.warmup", opt.warmup),
+  ):
+    if not 0 <= value < 1:
+      raise errors.ConfigError(f"{field} is {value}: expected 0 to below 1")
+  if not opt.lr > 0:
+    raise errors.ConfigError(f"opt.lr is {opt.lr}: expected above 0")
+  if not opt.weight_decay >= 0:
+    raise errors.ConfigError(
+      f"opt.weight_decay is {opt.weight_decay}: expected at least 0"
+    )
+  if c.weights and not pathlib.Path(c.weights).exists():
+    raise errors.ConfigError(f"model.weights is {c.weights}: no such file")
+
+
+def augmentations(config) -> tuple[str, ...]:
+  return tuple(name for name in config.augment.split(",") if name)
+
+
+def network(config, num_classes: int):
+  return models.MODELS[config.model.name](
+    num_classes=num_classes,
+    dropout=config.model.dropout,
+    dtype=jnp.bfloat16 if config.dtype == "bfloat16" else None,
+    **pretrained.variant(config.model.variant, config.model.name),
+  )
+
+
+def prepared(config, image):
+  """uint8 (b, s, s, 1) to what the network reads, (b, s, s, channels)."""
+  offset, scale = INPUTS[config.model.input]
+  x = (image.astype(jnp.float32) - offset) / scale
+  return jnp.repeat(x, config.model.channels, -1)
+
+
+def scorer(config, num_classes: int):
+  """`logits(variables, image)`, uint8 (b, s, s, 1) to float32 (b, classes)."""
+  net = network(config, num_classes)
+  return lambda variables, image: net.apply(
+    variables, prepared(config, image), train=False
+  )
+
+
+def class_weights(labels, num_classes: int) -> np.ndarray:
+  """Inversely to how many images a class has; their mean over images is 1."""
+  counts = np.bincount(labels, minlength=num_classes)
+  return (len(labels) / (num_classes * np.maximum(counts, 1))).astype(
+    np.float32
+  )
+
+
+def optimiser(config, steps: int):
+  """AdamW (Loshchilov and Hutter, 2017, arXiv:1711.05101), the rate rising
+  linearly and then falling along a cosine; only kernels decay."""
+  opt = config.opt
+  warmup = int(opt.warmup * steps)
+  rate = optax.warmup_cosine_decay_schedule(
+    0.0 if warmup else opt.lr, opt.lr, warmup, max(steps, warmup + 1)
+  )
+  kernels = lambda params: jax.tree_util.tree_map_with_path(
+    lambda path, _: path[-1].key == "kernel", params
+  )
+  return optax.chain(
+    optax.clip_by_global_norm(opt.clip),
+    optax.adamw(rate, weight_decay=opt.weight_decay, mask=kernels),
+  )
+
+
+def make(config, splits, steps: int) -> Task:
+  """The task of learning the labels of `splits`, in so many steps.
+
+  Where `model.frozen`, only the head learns. The network below it stays as it
+  began; batch norm's statistics follow the train images where no weights were
+  given, and are the weights' own otherwise.
+  """
+  evaluation.check(splits)
+  names, num_classes = augmentations(config), len(splits.classes)
+  net = network(config, num_classes)
+  score = platform.jit(scorer(config, num_classes))
+  frozen = config.model.frozen
+  adapt = not (frozen and config.model.weights)  # Batch statistics.
+  opt = optimiser(config, steps)
+  labels = np.asarray(splits.train.column("label"))
+  weights = np.ones(num_classes, np.float32)
+  if config.class_weights:
+    weights = class_weights(labels, num_classes)
+
+  def learnt(params):
+    return {"head": params["head"]} if frozen else params
+
+  def init(key):
+    size, channels = config.data.size, config.model.channels
+    x = jnp.zeros((1, size, size, channels))
+    variables = net.init(key, x, train=False)
+    params = variables["params"]
+    return State(
+      jnp.zeros((), jnp.int32),
+      jnp.uint32(config.seed),
+      params,
+      variables.get("batch_stats", {}),
+      opt.init(learnt(params)),
+    )
+
+  def start(state: State) -> State:
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    weights, name = config.model.weights, config.model.name
+    check_variant(config)
+    return state.replace(**initial(weights, name, variables))
+
+  def step(state: State, batch):
+    key = jax.random.fold_in(jax.random.key(state.seed), state.step)
+    k_augment, k_dropout = jax.random.split(key)
+    x = prepared(config, batch["image"])
+    x = augment.augment(names, k_augment, x)
+    label = batch["label"]
+    target = optax.smooth_labels(
+      jax.nn.one_hot(label, num_classes), config.label_smoothing
+    )
+
+    def loss(trained):
+      logits, changed = net.apply(
+        {"params": state.params | trained, "batch_stats": state.batch_stats},
+        x,
+        train=adapt,
+        mutable=["batch_stats"],
+        rngs={"dropout": k_dropout},
+      )
+      weight = jnp.asarray(weights)[label]
+      each = optax.softmax_cross_entropy(logits, target)
+      stats = changed.get("batch_stats", {})
+      return (weight * each).mean(), (logits, stats)
+
+    trained = learnt(state.params)
+    (value, (logits, stats)), gradient = jax.value_and_grad(loss, has_aux=True)(
+      trained
+    )
+    updates, opt_state = opt.update(gradient, state.opt, trained)
+    metrics = {
+      "loss": value,
+      "accuracy": (logits.argmax(-1) == label).mean(),
+      "gradient": optax.tree.norm(gradient),
+    }
+    params = state.params | optax.apply_updates(trained, updates)
+    stats = stats if adapt else state.batch_stats
+    new = State(state.step + 1, state.seed, params, stats, opt_state)
+    return new, metrics
+
+  @jax.jit
+  def labelled(logits, batch):
+    return logits, batch["label"]
+
+  def scores(variables, gather, source):
+    return gather(
+      lambda batch: labelled(score(variables, batch["image"]), batch), source
+    )
+
+  def evaluate(state, gather):
+    logits, label = scores(model(state), gather, splits.val)
+    return evaluation.validation(logits, label, weights)
+
+  def model(state):
+    return {"params": state.params, "batch_stats": state.batch_stats}
+
+  def conclude(variables, gather):
+    val, test = (
+      evaluation.Scored.of(scores(variables, gather, source)[0], source)
+      for source in (splits.val, splits.test)
+    )
+    told = {"initial": origin(config), "cost": cost(variables)}
+    return evaluation.conclude(splits, val, test) | told
+
+  def cost(variables):
+    """What scoring takes: as XLA counts it, and measured here."""
+    n, size = TIMED, config.data.size
+    image = jax.device_put(np.zeros((n, size, size, 1), np.uint8))
+    variables = jax.device_get(variables)  # One device, in case of several.
+    program = score.lower(variables, image).compile()
+    variables = jax.device_put(variables)
+    program(variables, image).block_until_ready()
+    seconds = []
+    for _ in range(TIMES):
+      begin = time.monotonic()
+      program(variables, image).block_until_ready()
+      seconds.append(time.monotonic() - begin)
+    flops = (program.cost_analysis() or {}).get("flops", np.nan)
+    sizes = [x.size for x in jax.tree.leaves(variables["params"])]
+    trained = jax.tree.leaves(learnt(variables["params"]))
+    return {
+      "parameters": sum(sizes),
+      "trained_parameters": sum(x.size for x in trained),
+      "gflop_per_image": flops / n / 1e9,
+      "ms_per_image": 1e3 * statistics.median(seconds) / n,
+    }
+
+  return Task(
+    init,
+    step,
+    evaluate,
+    preview=lambda state, gather: {},
+    start=start if config.model.weights else None,
+    model=model,
+    best="loss",
+    conclude=conclude,
+  )
+
+
+def check_variant(config) -> None:
+  """Raises ConfigError where a file's network is another variant of ours."""
+  path, c = pathlib.Path(config.model.weights), config.model
+  if path.is_dir():
+    theirs = workdir.read_json(path / "config.json")["model"]["variant"]
+    same = theirs == c.variant
+  else:
+    needed = pretrained.options(path, c.name)
+    same = needed == pretrained.variant(c.variant, c.name)
+  if not same:
+    other = next(x for x in pretrained.VARIANTS if x != c.variant)
+    raise errors.ConfigError(
+      f"model.variant is {c.variant!r}: {path} needs {other!r}"
+    )
+
+
+def origin(config) -> str:
+  """What the network began as, for a result to say."""
+  began = config.model.weights or "random"
+  if not config.model.frozen:
+    return f"{began} weights, all trained"
+  return f"{began} weights, frozen but for the head"
+
+
+def initial(weights: str, name: str, variables: dict) -> dict:
+  """Weights of network `name` from a file of another project's, or from the
+  folder of a run, whose head is left out. Raises DataError, ConfigError."""
+  path = pathlib.Path(weights)
+  if not path.is_dir():
+    loaded, report = pretrained.load(path, name, variables)
+    progress.say(report)
+    return loaded
+  theirs = workdir.read_json(path / "config.json")["model"]["name"]
+  if theirs != name:
+    raise errors.ConfigError(
+      f"the weights in {path} are of {theirs}: expected some of {name}"
+    )
+  found = load(path)[1]
+  found["params"]["head"] = variables["params"]["head"]
+  progress.say(f"weights of the run {path}, but for the head")
+  return found
+
+
+def load(path: pathlib.Path):
+  """A run's config, and its best model's variables as arrays on one device."""
+  import ml_collections
+
+  config = ml_collections.ConfigDict(workdir.read_json(path / "config.json"))
+  classes = workdir.read_json(path / "dataset.json")["classes"]
+  size, channels = config.data.size, config.model.channels
+  like = jax.eval_shape(
+    lambda: network(config, len(classes)).init(
+      jax.random.key(0), jnp.zeros((1, size, size, channels)), train=False
+    )
+  )
+  place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+  like = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
+    {"params": like["params"], "batch_stats": like.get("batch_stats", {})},
+  )
+  with checkpoint.Best(path, "loss", read_only=True) as best:
+    if not best.found:
+      raise errors.ConfigError(f"{path} has no model yet: no best.json")
+    return config, best.restore(like)

@@ -1,0 +1,124 @@
+"""Every program that learns labels, by name: train it, load it, score images.
+
+A trained program is a run's folder, whatever it is: `load(folder)` gives the
+one outward thing, a Classifier.
+"""
+
+from collections.abc import Callable
+import pathlib
+from typing import NamedTuple
+
+import jax
+import ml_collections
+import numpy as np
+
+from jaxfake import calibration, errors, loop, models, platform, workdir
+from jaxfake.classifiers import evaluation, fitted, neural
+from jaxfake.task import schedule
+
+NAMES = (*models.MODELS, *fitted.PROGRAMS)
+BATCH = 32  # Images scored at once: one shape, compiled once.
+
+
+def check(config) -> None:
+  """Raises ConfigError for values no run could use."""
+  errors.check_choice("model.name", config.model.name, NAMES)
+  if config.model.name in models.MODELS:
+    neural.check(config)
+    return
+  if jax.process_count() > 1:
+    raise errors.ConfigError(
+      f"{config.model.name} is fitted by one process, not {jax.process_count()}"
+    )
+  fitted.check(config)
+
+
+def prepare(config, splits, run) -> Callable[[], int]:
+  """What trains the program and returns an exit code, ready to be called.
+
+  Raises DataError where the images cannot be learnt from.
+  """
+  evaluation.check(splits)
+  if config.model.name not in models.MODELS:
+    return lambda: fitted.train(config, splits, run)
+  steps = schedule(config, len(splits.train)).total
+  task = neural.make(config, splits, steps)
+  return lambda: loop.train(config, task, splits.train, run)
+
+
+class Classifier(NamedTuple):
+  """A trained program. `logits` takes uint8 (n, s, s, 1), s = config's size."""
+
+  config: ml_collections.ConfigDict
+  classes: tuple[str, ...]
+  logits: Callable
+  temperature: float
+  threshold: float | None  # Of the second of two classes.
+
+  def probabilities(self, images: np.ndarray) -> np.ndarray:
+    """Calibrated, float64 (n, k), of uint8 images (n, s, s, 1)."""
+    return calibration.softmax(self.logits(images), self.temperature)
+
+
+def load(path: pathlib.Path) -> Classifier:
+  """The program that a finished run trained, from its folder alone.
+
+  Raises ConfigError where the folder holds no finished run of a classifier.
+  """
+  path = pathlib.Path(path)
+  result = workdir.read_json(path / "result.json")
+  if "calibration" not in result:
+    raise errors.ConfigError(f"{path} is a run, but not of a classifier")
+  config = ml_collections.ConfigDict(result["config"])
+  classes = tuple(result["dataset"]["classes"])
+  if config.model.name in models.MODELS:
+    logits = _network(path, len(classes))
+  else:
+    program = fitted.program(config)
+    program.load(path)
+    logits = program.logits
+  told = result["calibration"]
+  return Classifier(
+    config, classes, logits, told["temperature"], told["threshold"]
+  )
+
+
+def _network(path: pathlib.Path, num_classes: int) -> Callable:
+  config, variables = neural.load(path)
+  score = platform.jit(neural.scorer(config, num_classes))
+
+  def logits(images: np.ndarray) -> np.ndarray:
+    parts = []
+    for i in range(0, len(images), BATCH):
+      part = images[i : i + BATCH]
+      padded = np.zeros((BATCH, *images.shape[1:]), np.uint8)
+      padded[: len(part)] = part
+      parts.append(np.asarray(score(variables, padded))[: len(part)])
+    return np.concatenate(parts)
+
+  return logits
+
+
+def summary(path: pathlib.Path, result: dict) -> str:
+  """What a finished run reached and where everything is."""
+  figures, cost, test = result["figures"], result["cost"], result["counts"]
+  rows = [f"  {'':36} value   95 % interval"]
+  for name, x in figures.items():
+    if x["value"] is None:
+      rows.append(f"  {name:36}     -   {x['reason']}")
+    else:
+      rows.append(
+        f"  {name:36} {x['value']:.4f}  {x['low']:.4f} to {x['high']:.4f}"
+      )
+  gflop = cost["gflop_per_image"]
+  flops = f"{gflop:.3g} GFLOP, " if gflop else ""
+  return (
+    f"{result['config']['model']['name']} on {test['test']['images']} test"
+    f" images of {test['test']['patients']} patients:\n"
+    + "\n".join(rows)
+    + f"\n  {cost['parameters']:,} parameters; {flops}"
+    f"{cost['ms_per_image']:.3g} ms an image; trained in"
+    f" {result['train_seconds']:.0f} s\n"
+    f"  figures   {path}/result.json, {path}/predictions.csv\n"
+    f"  pictures  {path}/pictures"
+  )

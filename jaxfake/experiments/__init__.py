@@ -1,0 +1,1 @@
+"""Experiments: configuration -> ordinary runs -> one result; no training."""

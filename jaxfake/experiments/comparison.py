@@ -1,0 +1,257 @@
+"""Programs side by side: each trained with each seed on one split, one table.
+
+The runs are ordinary ones, under the workdir's runs/. A finished run is not
+run again, so the same command goes on after an interruption, and adding
+programs costs only theirs.
+
+table.md, table.csv, table.html   sorted within each budget
+accuracy-cost.png                 accuracy against multiplications
+result.json                       the rows, with configuration and runs
+"""
+
+import pathlib
+import statistics
+import time
+from typing import NamedTuple
+
+import jax
+import ml_collections
+
+from jaxfake import errors, metrics, pictures, progress, report, workdir
+from jaxfake.classifiers import programs
+
+SHOWN = ("accuracy", "balanced_accuracy", "macro_f1", "auc")
+
+
+class Run(NamedTuple):
+  """One training: a row's name, its budget's, the whole configuration."""
+
+  name: str
+  budget: str
+  config: ml_collections.ConfigDict
+  path: pathlib.Path
+
+  def result(self) -> dict | None:
+    """Its result, where it is finished."""
+    path = self.path / "result.json"
+    return workdir.read_json(path) if path.exists() else None
+
+
+def plan(config, path: pathlib.Path) -> list[Run]:
+  """Every run of a comparison, in order. Raises ConfigError."""
+  names = [x for x in config.only.split(",") if x] or list(config.programs)
+  runs = []
+  for name in names:
+    errors.check_choice("only", name, config.programs)
+    changes = config.programs[name].to_dict()
+    budget = changes.pop("budget")
+    errors.check_choice(f"programs.{name}.budget", budget, config.budgets)
+    limits = config.budgets[budget]
+    for seed in range(limits.seeds):
+      c = ml_collections.ConfigDict(config.classifier.to_dict())
+      c.seed, c.epochs = seed, limits.epochs
+      c.data.train_images = limits.train_images
+      try:
+        c.update(changes)
+      except (KeyError, TypeError, ValueError) as error:
+        raise errors.ConfigError(f"programs.{name}: {error}") from error
+      programs.check(c)
+      place = path / "runs" / f"{name}-seed{seed}"
+      runs.append(Run(name, budget, c, place))
+  return runs
+
+
+def check(config) -> None:
+  """Raises ConfigError for values no comparison could use."""
+  plan(config, pathlib.Path())
+
+
+def run(config, path: pathlib.Path, train) -> int:
+  """Runs what is left and writes the table; returns an exit code.
+
+  `train(config, path)` does one run and returns its exit code: 75 and 130 end
+  the comparison too. One that fails is reported, and the others go on.
+  """
+  check(config)
+  folder = workdir.Workdir(path, writer=jax.process_index() == 0)
+  folder.claim()
+  try:
+    if folder.writer:
+      # Not compared with what was here: every run compares its own.
+      workdir.write_json(path / "config.json", config.to_dict())
+    return _run(config, path, train)
+  finally:
+    folder.close()
+
+
+def _run(config, path, train) -> int:
+  runs = plan(config, path)
+  for each in runs:
+    if done := each.result():
+      new = each.config.to_dict()
+      workdir.require_same(each.path, "config", done["config"], new)
+  left = [x for x in runs if not x.result()]
+  failed, times = {}, []
+  for i, each in enumerate(left):
+    ahead = ""
+    if times:
+      ahead = statistics.mean(times) * (len(left) - i)
+      ahead = f", about {progress.duration(ahead)} left at this rate"
+    progress.say(
+      f"\n[{len(runs) - len(left) + i + 1} of {len(runs)}] {each.name}, seed"
+      f" {each.config.seed}, budget {each.budget}{ahead}"
+    )
+    begin = time.monotonic()
+    try:
+      code = train(each.config, each.path)
+    except (errors.UserError, errors.RunError) as error:
+      failed[each.path.name] = str(error)
+      progress.say(f"{each.path.name} failed: {error}")
+      continue
+    if code:
+      return code
+    times.append(time.monotonic() - begin)
+    jax.clear_caches()  # The next is another network.
+    if jax.process_index() == 0:
+      write(config, path, runs, failed)
+  if jax.process_index() == 0:
+    text = write(config, path, runs, failed)
+    progress.say(f"\n{text}\n  {path}/table.html, {path}/accuracy-cost.png")
+    for name, why in failed.items():
+      progress.say(f"{name} failed: {why}")
+  return 1 if failed else 0
+
+
+def rows(runs: list[Run]) -> list[dict]:
+  """A row of plain numbers for each program that has finished runs, the best
+  accuracy first within each budget."""
+  made = []
+  for name in dict.fromkeys(x.name for x in runs):
+    found = [x.result() for x in runs if x.name == name]
+    found = [x for x in found if x]
+    if not found:
+      continue
+    first = found[0]
+    figures = metrics.across_seeds([x["figures"] for x in found])
+    row = {
+      "program": name,
+      "budget": next(x.budget for x in runs if x.name == name),
+      "train_images": _used(first),
+      "epochs": first["config"]["epochs"] if first["step"] else None,
+      "seeds": len(found),
+    }
+    for figure in SHOWN:
+      for part in ("value", "low", "high", "sd"):
+        row[f"{figure}_{part}"] = figures[figure][part]
+    cost = first["cost"]
+    row["parameters"] = cost["parameters"]
+    row["trained_parameters"] = cost.get("trained_parameters")
+    row["gflop_per_image"] = cost["gflop_per_image"]
+    for key, values in (
+      ("ms_per_image", [x["cost"]["ms_per_image"] for x in found]),
+      ("train_seconds", [x["train_seconds"] for x in found]),
+    ):
+      row[key] = statistics.median(values)
+    made.append(row)
+  budgets = list(dict.fromkeys(x.budget for x in runs))
+  made.sort(
+    key=lambda r: (budgets.index(r["budget"]), -(r["accuracy_value"] or 0))
+  )
+  return made
+
+
+def _used(result: dict) -> int:
+  """How many train images a run learnt from."""
+  have = sum(result["dataset"]["counts"]["train"].values())
+  return min(have, result["config"]["data"]["train_images"] or have)
+
+
+def formatted(row: dict) -> dict[str, str]:
+  """A row as people read it."""
+
+  def percent(name):
+    value, low, high = (row[f"{name}_{x}"] for x in ("value", "low", "high"))
+    if value is None:
+      return "-"
+    return f"{value:.1%} ({100 * low:.1f} to {100 * high:.1f})"
+
+  sd, gflop = row["accuracy_sd"], row["gflop_per_image"]
+  epochs = "" if row["epochs"] is None else f" x {row['epochs']:g} epochs"
+  return {
+    "program": row["program"],
+    "accuracy": percent("accuracy"),
+    "sd of seeds": "-" if sd is None else f"{100 * sd:.2f}",
+    "macro-F1": percent("macro_f1"),
+    "AUC": f"{row['auc_value']:.4f}",
+    "parameters": report.count(row["parameters"]),
+    "GFLOP": "-" if gflop is None else f"{gflop:.3g}",
+    "ms/image": f"{row['ms_per_image']:.2g}",
+    "training": progress.duration(row["train_seconds"]),
+    "budget": f"{row['train_images']:,} images{epochs}, {row['seeds']} seed"
+    + "s" * (row["seeds"] > 1),
+  }
+
+
+def write(config, path: pathlib.Path, runs: list[Run], failed: dict) -> str:
+  """Writes the table in its forms and result.json; returns it as Markdown."""
+  made = rows(runs)
+  if not made:
+    return "no run has finished"
+  table = [formatted(row) for row in made]
+  first = next(x.result() for x in runs if x.result())
+  workdir.write_csv(path / "table.csv", made)
+  text = report.markdown(table)
+  about = about_lines(first, len(runs))
+  (path / "table.md").write_text("\n\n".join([*about, text]) + "\n")
+  plot = pictures.scatter(
+    {
+      budget: [
+        (
+          row["program"],
+          row["gflop_per_image"],
+          100 * row["accuracy_value"],
+          100 * row["accuracy_low"],
+          100 * row["accuracy_high"],
+        )
+        for row in made
+        if row["budget"] == budget and row["gflop_per_image"]
+      ]
+      for budget in config.budgets
+    },
+    "GFLOP an image, scoring",
+    "test accuracy (%)",
+  )
+  pictures.save(path / "accuracy-cost.png", plot)
+  page = report.page(
+    "Classifiers compared", [*about, table, path / "accuracy-cost.png"]
+  )
+  (path / "table.html").write_text(page)
+  result = {
+    "config": config.to_dict(),
+    "environment": workdir.environment(),
+    "rows": made,
+    "runs": {str(x.path.relative_to(path)): bool(x.result()) for x in runs},
+    "failed": failed,
+  }
+  workdir.write_json(path / "result.json", result)
+  return text
+
+
+def about_lines(result: dict, runs: int) -> list[str]:
+  """What was compared, on what, and how to read it."""
+  dataset, counts = result["dataset"], result["counts"]
+  size = result["config"]["data"]["size"]
+  ran = result["environments"][-1]
+  overlap = sum(dataset["patient_overlap"].values())
+  return [
+    f"{dataset['name']}, {dataset['split']} split, {size} px:"
+    f" {counts['test']['images']:,} test images of"
+    f" {counts['test']['patients']:,} patients, {overlap} patients in two"
+    f" splits. {runs} runs on {ran['cpu'] or ran['devices'][0]}"
+    f" ({ran['cpu_count']} cores, {', '.join(ran['devices'])}),"
+    f" {ran['date'][:10]}, commit {(ran['commit'] or 'unknown')[:7]}.",
+    "Intervals are over test patients, 95 %, means over the seeds of their"
+    " ends; thresholds come from validation. Rows are sorted by accuracy within"
+    " a budget; across budgets nothing is ranked. GFLOP: of scoring one image,"
+    " as XLA counts. Training: the steps alone, median over seeds.",
+  ]

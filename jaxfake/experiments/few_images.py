@@ -1,0 +1,261 @@
+"""Fewer than 100 train images: the reservoir beside other frozen features.
+
+For each size, many draws of that many train images, half of each class, no two
+of one patient; each program reads the same draws through the same closed-form
+ridge and is scored on all test images. So what differs is the features alone:
+the reservoir's states, a linear probe on a frozen CNN (random, or trained on
+the phantom by an ordinary run under runs/), HOG, pixels.
+
+table.md, table.csv, table.html, auc.png, result.json; draws.csv has every draw.
+"""
+
+import functools
+import pathlib
+
+import jax
+import ml_collections
+import numpy as np
+
+from jaxfake import data, errors, metrics, pictures, progress, report, workdir
+from jaxfake.classifiers import features, fitted, neural, reservoir
+from jaxfake.data import pipeline, work
+
+PROGRAMS = ("reservoir", "cnn_random", "cnn_phantom", "hog", "pixels")
+
+
+def check(config) -> None:
+  """Raises ConfigError for values no protocol could use."""
+  if "reservoir" not in names(config):
+    raise errors.ConfigError(
+      f"programs is {config.programs!r}: expected reservoir among them"
+    )
+  for name in names(config):
+    errors.check_choice("programs", name, PROGRAMS)
+  for n in config.sizes:
+    if n < 4 or n % 2:
+      raise errors.ConfigError(f"sizes has {n}: expected even numbers from 4")
+  if config.resamples < 2:
+    raise errors.ConfigError(
+      f"resamples is {config.resamples}: expected at least 2"
+    )
+  if jax.process_count() > 1:
+    raise errors.ConfigError("task few_images runs in one process")
+
+
+def names(config) -> list[str]:
+  return [x for x in config.programs.split(",") if x]
+
+
+def run(config, path: pathlib.Path, train) -> int:
+  """Runs the protocol; `train(config, path)` does the phantom's run."""
+  check(config)
+  pipeline.check(config.data)
+  folder = workdir.Workdir(path)
+  folder.claim()
+  try:
+    dataset = data.prepare(config.data)
+    progress.say(dataset.summary())
+    folder.open(config.to_dict(), dataset.facts)
+    folder.begin(0)
+    phantom = path / "runs" / "phantom"
+    if (
+      "cnn_phantom" in names(config) and not (phantom / "result.json").exists()
+    ):
+      if code := train(config.phantom_run, phantom):
+        return code
+    splits = pipeline.splits(dataset, config.data)
+    if len(splits.classes) != 2:
+      raise errors.DataError(
+        f"classes are {', '.join(splits.classes)}: expected two"
+      )
+    draws = _draws(config, splits, phantom, path)
+    progress.say(write(config, path, dataset, splits, draws))
+  finally:
+    folder.close()
+  return 0
+
+
+def draw(labels, patients, n: int, rng: np.random.Generator) -> np.ndarray:
+  """Indices of n images, half of each of two classes, of n patients.
+
+  Raises DataError where there are not so many patients.
+  """
+  chosen, seen = [], set()
+  left = [n // 2, n // 2]
+  for i in rng.permutation(len(labels)):
+    if left[labels[i]] and patients[i] not in seen:
+      left[labels[i]] -= 1
+      seen.add(patients[i])
+      chosen.append(i)
+  if any(left):
+    raise errors.DataError(
+      f"{n} train images of {n} patients, half of each class: there are not as"
+      f" many, {sum(left)} are missing"
+    )
+  return np.array(chosen)
+
+
+def extractors(config, splits_images, phantom: pathlib.Path):
+  """{name: extract(chosen) -> (train, test) features}, of chosen train images.
+
+  The reservoir and the random CNN take means and variances from the chosen
+  images, without their labels; what the others see of an image is always the
+  same, and computed once.
+  """
+  train, test = splits_images
+
+  def reservoir_states(chosen):
+    machine = reservoir.Reservoir(
+      size=train.shape[1], seed=config.seed, **config.reservoir.to_dict()
+    )
+    moments = reservoir.filter_moments(machine, train[chosen])
+    of = functools.partial(reservoir.states, machine, moments)
+    return of(train[chosen]), of(test)
+
+  def random_cnn(chosen):
+    variables = features.random_network("cnn", config.seed, train[chosen])
+    of = functools.partial(
+      features.pooled, network=features.Network("cnn", variables)
+    )
+    return of(train[chosen]), of(test)
+
+  @functools.cache
+  def fixed(name):
+    network = None
+    if name == "cnn_phantom":
+      network = features.Network("cnn", neural.load(phantom)[1])
+      name = "network"
+    return tuple(features.features(name, x, network) for x in (train, test))
+
+  def lookup(name, chosen):
+    of_train, of_test = fixed(name)
+    return of_train[chosen], of_test
+
+  changing = {"reservoir": reservoir_states, "cnn_random": random_cnn}
+  return {
+    name: changing.get(name) or functools.partial(lookup, name)
+    for name in names(config)
+  }
+
+
+def _draws(config, splits, phantom, path) -> list[dict]:
+  """Scores of every program on every draw, and draws.csv of them."""
+  train, labels = fitted.stacked(splits.train)
+  patients = splits.train.column("patient")
+  test, truth = fitted.stacked(splits.test)
+  extract = extractors(config, (train, test), phantom)
+  made = []
+  total = len(config.sizes) * config.resamples
+  with work.shown("draws", total) as advance:
+    for n in config.sizes:
+      for resample in range(config.resamples):
+        rng = np.random.default_rng([config.seed, n, resample])
+        chosen = draw(labels, patients, n, rng)
+        for name in extract:
+          of_train, of_test = extract[name](chosen)
+          read = reservoir.readout(of_train, labels[chosen])
+          scores = judge(truth, of_test, *read[:2])
+          row = {"images": n, "draw": resample, "program": name}
+          made.append(row | scores)
+        advance()
+  workdir.write_csv(path / "draws.csv", made)
+  return made
+
+
+def judge(truth, x, coef, intercept) -> dict[str, float]:
+  """AUC and balanced accuracy of a readout, of test images' features.
+
+  Half of the train images are of each class, so the middle is at 0.
+  """
+  score = (x @ coef + intercept) @ [-1, 1]
+  fpr, tpr, _ = metrics.roc(truth, score)
+  recalls = (score > 0)[truth == 1].mean(), (score <= 0)[truth == 0].mean()
+  return {
+    "auc": float(np.trapezoid(tpr, fpr)),
+    "balanced_accuracy": float(np.mean(recalls)),
+  }
+
+
+def rows(draws: list[dict]) -> list[dict]:
+  """Mean and 95 % interval over draws for each size and program, and of the
+  reservoir's lead over it on the same draws."""
+  made = []
+  for n in dict.fromkeys(x["images"] for x in draws):
+    of = {
+      name: [x for x in draws if (x["images"], x["program"]) == (n, name)]
+      for name in dict.fromkeys(x["program"] for x in draws)
+    }
+    ours = np.array([x["auc"] for x in of["reservoir"]])
+    for name, found in of.items():
+      row = {"images": n, "program": name, "draws": len(found)}
+      for figure in ("auc", "balanced_accuracy"):
+        row |= interval(figure, [x[figure] for x in found])
+      lead = ours - [x["auc"] for x in found]
+      row |= interval("lead", lead) if name != "reservoir" else {}
+      made.append(row)
+  return made
+
+
+def interval(name: str, values) -> dict[str, float]:
+  low, high = np.percentile(values, [2.5, 97.5])
+  return {
+    f"{name}_mean": float(np.mean(values)),
+    f"{name}_low": float(low),
+    f"{name}_high": float(high),
+  }
+
+
+def formatted(row: dict) -> dict[str, str]:
+  """A row as people read it."""
+
+  def text(name, sign=""):
+    if f"{name}_mean" not in row:
+      return "-"
+    mean, low, high = (row[f"{name}_{x}"] for x in ("mean", "low", "high"))
+    return f"{mean:{sign}.3f} ({low:{sign}.3f} to {high:{sign}.3f})"
+
+  return {
+    "train images": str(row["images"]),
+    "program": row["program"],
+    "AUC": text("auc"),
+    "balanced accuracy": text("balanced_accuracy"),
+    "reservoir's lead in AUC": text("lead", "+"),
+  }
+
+
+def write(config, path: pathlib.Path, dataset, splits, draws) -> str:
+  """Writes the table in its forms and result.json; returns it as Markdown."""
+  made = rows(draws)
+  table = [formatted(row) for row in made]
+  keys = dict.fromkeys(key for row in made for key in row)
+  workdir.write_csv(path / "table.csv", [dict.fromkeys(keys) | r for r in made])
+  lines = {
+    name: [
+      [row[key] for row in made if row["program"] == name]
+      for key in ("images", "auc_mean", "auc_low", "auc_high")
+    ]
+    for name in names(config)
+  }
+  plot = path / "auc.png"
+  pictures.save(plot, pictures.bands(lines, "train images", "test AUC"))
+  test = splits.test
+  about = (
+    f"{dataset.name}, {config.data.split} split, {config.data.size} px:"
+    f" {len(test):,} test images of {len(set(test.column('patient'))):,}"
+    f" patients; {config.resamples} draws of train images a size, half of each"
+    " class, each of another patient. Means and 95 % of the draws: they say"
+    " what other train images would have given, not what other test patients"
+    " would. Lead: on the same draws."
+  )
+  text = report.markdown(table)
+  (path / "table.md").write_text(f"{about}\n\n{text}\n")
+  page = report.page("Fewer than 100 images", [about, table, plot])
+  (path / "table.html").write_text(page)
+  result = {
+    "config": config.to_dict(),
+    "dataset": dataset.facts,
+    "environment": workdir.environment(),
+    "rows": made,
+  }
+  workdir.write_json(path / "result.json", result)
+  return f"{text}\n  {path}/table.html, {plot}"

@@ -1,0 +1,73 @@
+"""Results as Markdown and as one self-contained HTML page."""
+
+import base64
+import pathlib
+
+import jinja2
+
+_PAGE = jinja2.Environment(autoescape=True).from_string("""\
+<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{{ title }}</title>
+<style>
+  body { font: 15px/1.5 system-ui, sans-serif; color: #222; margin: 2rem auto;
+         max-width: 72rem; padding: 0 1rem }
+  .wide { overflow-x: auto }
+  table { border-collapse: collapse; white-space: nowrap }
+  th, td { padding: .3rem .7rem; text-align: right;
+           border-bottom: 1px solid #ddd }
+  th:first-child, td:first-child { text-align: left }
+  img { max-width: 100%; height: auto }
+</style>
+<h1>{{ title }}</h1>
+{% for kind, part in parts -%}
+{% if kind == "text" -%}
+<p>{{ part }}</p>
+{% elif kind == "table" -%}
+<div class="wide"><table>
+<tr>{% for name in part[0] %}<th>{{ name }}</th>{% endfor %}</tr>
+{% for row in part -%}
+<tr>{% for cell in row.values() %}<td>{{ cell }}</td>{% endfor %}</tr>
+{% endfor -%}
+</table></div>
+{% else -%}
+<p><img alt="{{ part.stem }}" src="data:image/png;base64,{{ encoded(part) }}"></p>
+{% endif -%}
+{% endfor -%}
+</html>
+""")
+
+
+def count(n: int | None) -> str:
+  """1234567 -> "1.23 M"."""
+  if n is None:
+    return "-"
+  for unit, name in ((1e6, "M"), (1e3, "k")):
+    if n >= unit:
+      return f"{n / unit:.3g} {name}"
+  return str(n)
+
+
+def markdown(table: list[dict[str, str]]) -> str:
+  """Rows of equal keys as a Markdown table, the first column to the left."""
+  names = list(table[0])
+  cells = [names, ["---", *["---:"] * (len(names) - 1)]]
+  cells += [[str(x).replace("|", "\\\\|") for x in r.values()] for r in table]
+  return "\n".join(f"| {' | '.join(row)} |" for row in cells)
+
+
+def page(title: str, parts: list) -> str:
+  """HTML that needs nothing else: parts are texts, tables (lists of rows of
+  equal keys) and PNG files."""
+  kinds = {str: "text", list: "table"}
+  return _PAGE.render(
+    title=title,
+    parts=[(kinds.get(type(part), "picture"), part) for part in parts],
+    encoded=_encoded,
+  )
+
+
+def _encoded(path: pathlib.Path) -> str:
+  return base64.b64encode(path.read_bytes()).decode()

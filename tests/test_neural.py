@@ -1,0 +1,348 @@
+"""How networks learn labels: one golden step, the textbook's, freezing."""
+
+import functools
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxfake import errors, main
+from jaxfake.classifiers import augment, neural, programs
+from jaxfake.data import pipeline
+from jaxfake.task import Rows
+
+CONFIG = pathlib.Path(__file__).parent.parent / "configs/classifier.py:tiny"
+STEPS = 20
+
+
+class Labelled(Rows):
+  """Images in memory that look like a prepared split."""
+
+  def __init__(self, image, label):
+    super().__init__(image=image, label=label)
+    self._columns = {
+      "label": list(map(int, label)),
+      "patient": [f"p{i // 2}" for i in range(len(label))],
+      "id": [f"i{i}" for i in range(len(label))],
+    }
+
+  def column(self, name):
+    return self._columns[name]
+
+
+@functools.cache
+def images(n=16):
+  """Class 1 is bright, on noise."""
+  rng = np.random.default_rng(0)
+  label = np.arange(n, dtype=np.int32) % 2
+  image = (
+    rng.integers(0, 120, (n, 32, 32, 1)) + 100 * label[:, None, None, None]
+  )
+  return Labelled(image.astype(np.uint8), label)
+
+
+def splits():
+  return pipeline.Splits(("dark", "bright"), images(), images(), images())
+
+
+def config(**changes):
+  argv = [f"--config.{k.replace('__', '.')}={v}" for k, v in changes.items()]
+  return main.parse(["", f"--config={CONFIG}", *argv])[0]
+
+
+def batch(n=8):
+  rows = [images()[i] for i in range(n)]
+  return jax.tree.map(lambda *x: np.stack(x), *rows)
+
+
+@functools.cache
+def compiled(**changes):
+  c = config(**changes)
+  task = neural.make(c, splits(), STEPS)
+  return task, jax.jit(task.init)(jax.random.key(c.seed)), jax.jit(task.step)
+
+
+def gather(fn, source):
+  rows = [source[i] for i in range(len(source))]
+  out = fn(jax.tree.map(lambda *x: np.stack(x), *rows))
+  return jax.tree.map(np.asarray, out)
+
+
+PLAIN = dict(augment="", model__dropout=0.0)
+
+
+def test_golden_step():
+  """If this fails and you meant to change what a step computes, put in the
+  values it prints, and say in the commit why they changed."""
+  _, state, step = compiled()
+  for _ in range(2):
+    state, metrics = step(state, batch())
+  total = lambda tree: sum(
+    float(jnp.abs(x).sum()) for x in jax.tree.leaves(tree)
+  )
+  seen = {k: float(v) for k, v in metrics.items()} | {
+    "params": total(state.params),
+    "batch_stats": total(state.batch_stats),
+  }
+  golden = {}
+  assert seen == pytest.approx(golden, rel=1e-4), seen
+
+
+def test_step_is_the_textbook_one():
+  """Weighted cross-entropy against smoothed labels, clipping, AdamW."""
+  c = config(**PLAIN)
+  _, state, step = compiled(**PLAIN)
+  net = neural.network(c, 2)
+  x = batch()["image"].astype(np.float32) / 127.5 - 1
+  label = batch()["label"]
+  weight = neural.class_weights(np.asarray(images().column("label")), 2)[label]
+  target = np.where(np.arange(2) == label[:, None], 1 - 0.025, 0.025)
+
+  def loss(params):
+    variables = {"params": params, "batch_stats": state.batch_stats}
+    logits, _ = net.apply(variables, x, train=True, mutable=["batch_stats"])
+    return (
+      -(weight[:, None] * target * jax.nn.log_softmax(logits)).sum(1).mean()
+    )
+
+  @jax.jit
+  def expected(params):
+    # The first step of a warm-up from 0 has rate 0; the second is compared.
+    gradient = jax.grad(loss)(params)
+    norm = optax.tree.norm(gradient)
+    clip = jnp.minimum(1, c.opt.clip / norm)
+    return jax.tree.map(lambda g: g * clip, gradient)
+
+  rate = c.opt.lr / int(c.opt.warmup * STEPS)
+  once, _ = step(state, batch())
+  jax.tree.map(np.testing.assert_array_equal, once.params, state.params)
+  twice, _ = step(once, batch())
+  want = expected(state.params)
+  # Adam of two equal gradients is their sign, but for rounding and epsilon.
+  layer = "stem_conv"
+  g, p = want[layer]["kernel"], state.params[layer]["kernel"]
+  step_ = g / (jnp.abs(g) + 1e-8) + c.opt.weight_decay * p
+  got = twice.params[layer]["kernel"] - p
+  np.testing.assert_allclose(got, -rate * step_, rtol=1e-3, atol=1e-8)
+  norm = twice.params["stem_bn"]["scale"] - state.params["stem_bn"]["scale"]
+  g = want["stem_bn"]["scale"]  # Does not decay.
+  np.testing.assert_allclose(
+    norm, -rate * g / (jnp.abs(g) + 1e-8), rtol=1e-3, atol=1e-8
+  )
+
+
+def test_class_weights_by_hand():
+  weights = neural.class_weights(np.array([0, 0, 0, 1]), 2)
+  np.testing.assert_allclose(weights, [4 / 6, 2])
+  np.testing.assert_allclose(weights[[0, 0, 0, 1]].mean(), 1)
+
+
+def test_learns_what_is_obvious():
+  task, state, step = compiled(**PLAIN)
+  before = task.evaluate(state, gather)
+  for _ in range(STEPS):
+    state, _ = step(state, batch(16))
+  after = task.evaluate(state, gather)
+  assert after["accuracy"] == after["balanced_accuracy"] == 1
+  assert after["loss"] < before["loss"] / 2
+
+
+def test_frozen_moves_the_head_alone_and_follows_batch_statistics():
+  _, state, step = compiled(model__frozen=True)
+  new = state
+  for _ in range(3):
+    new, _ = step(new, batch())
+  for layer, arrays in state.params.items():
+    for name, old in arrays.items():
+      same = bool((old == new.params[layer][name]).all())
+      assert same == (layer != "head"), (layer, name)
+  stats = new.batch_stats["stem_bn"]["mean"]
+  assert (stats != state.batch_stats["stem_bn"]["mean"]).all()
+
+
+@pytest.mark.parametrize("name", augment.AUGMENTATIONS)
+def test_augmentations_differ_by_image_and_keep_the_range(name):
+  x = jnp.tile(
+    jax.random.uniform(jax.random.key(1), (1, 32, 32, 1), minval=-1),
+    (8, 1, 1, 1),
+  )
+  y = jax.jit(functools.partial(augment.AUGMENTATIONS[name]))(
+    jax.random.key(0), x
+  )
+  assert y.shape == x.shape
+  assert len({a.tobytes() for a in np.asarray(y)}) > 1
+  assert jnp.abs(y).max() < 1.6
+  assert not jnp.allclose(y, x)
+
+
+def test_affine_keeps_flat_images_and_turns_about_the_centre():
+  key = jax.random.key(3)
+  flat = jnp.full((4, 33, 33, 1), 0.3)
+  np.testing.assert_allclose(augment.affine(key, flat), flat, atol=1e-6)
+  # A ramp stays a ramp: a bilinear warp of a plane is the plane, moved.
+  ramp = jnp.broadcast_to(
+    jnp.linspace(-1, 1, 33)[None, :, None, None], (4, 33, 33, 1)
+  )
+  middle = augment.affine(key, ramp)[:, 10:-10, 10:-10, 0]
+  second = middle[:, 2:] - 2 * middle[:, 1:-1] + middle[:, :-2]
+  np.testing.assert_allclose(second, 0, atol=1e-5)
+  # 8 degrees, 10 % and 5 % of the side at most.
+  slope = jnp.abs(middle[:, 1:] - middle[:, :-1]) * 16
+  assert slope.min() > 0.88 and slope.max() < 1.11
+  assert jnp.abs(middle - ramp[:, 10:-10, 10:-10, 0]).max() < 0.35
+
+
+def test_flip_mirrors_left_and_right_only():
+  x = jax.random.normal(jax.random.key(0), (32, 4, 6, 1))
+  y = augment.flip(jax.random.key(1), x)
+  kept = (y == x).all((1, 2, 3))
+  mirrored = (y == x[:, :, ::-1]).all((1, 2, 3))
+  assert (kept ^ mirrored).all() and 4 < mirrored.sum() < 28
+
+
+@pytest.mark.parametrize(
+  ("changes", "message"),
+  [
+    (dict(model__name="resnet51"), "model.name is 'resnet51': expected one of"),
+    (dict(model__name="xception"), "data.size is 32: xception takes images"),
+    (dict(model__input="zero"), "model.input is 'zero'"),
+    (dict(model__channels=2), "model.channels is 2"),
+    (dict(model__weights="nowhere.h5"), "nowhere.h5: no such file"),
+    (dict(dtype="float16"), "dtype is 'float16'"),
+    (dict(augment="affine,rotate"), "augment is 'rotate'"),
+    (dict(opt__lr=0.0), "opt.lr is 0.0: expected above 0"),
+    (dict(label_smoothing=1.0), "label_smoothing is 1.0"),
+    (dict(model__name="svm", classical__features="hogs"), "is 'hogs'"),
+  ],
+)
+def test_bad_values_are_refused_by_name(changes, message):
+  with pytest.raises(errors.ConfigError, match=message):
+    programs.check(config(**changes))
+
+
+def test_a_split_without_a_class_is_refused():
+  one = Labelled(np.zeros((4, 32, 32, 1), np.uint8), np.zeros(4, int))
+  bad = splits()._replace(val=one)
+  with pytest.raises(errors.DataError, match="no val image is bright"):
+    neural.make(config(), bad, STEPS)
+
+
+def run(path, *flags):
+  argv = ["", f"--config={CONFIG}", f"--workdir={path}", *flags]
+  assert main.main(argv) == 0
+  return json.loads((path / "result.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+  """A finished run's folder and result."""
+  path = tmp_path_factory.mktemp("straight") / "run"
+  return path, run(path)
+
+
+def predictions(path):
+  lines = (path / "predictions.csv").read_text().splitlines()
+  return [dict(zip(lines[0].split(","), x.split(","))) for x in lines[1:]]
+
+
+def test_a_run_says_what_it_is(straight):
+  path, result = straight
+  assert result["initial"] == "random weights, all trained"
+  assert result["cost"]["parameters"] > 1e5
+  assert result["cost"]["gflop_per_image"] > 0
+  assert result["train_seconds"] > 0
+  steps = result["step"]
+  assert result["compiled"]["parameters"]["network"] > 1e5
+  pictures = {x.name for x in (path / "pictures").iterdir()}
+  assert {f"{x}-{steps:08}.png" for x in ("roc", "confusion")} <= pictures
+  rows = predictions(path)
+  counts = {s: sum(r["split"] == s for r in rows) for s in ("val", "test")}
+  assert counts["test"] == result["counts"]["test"]["images"]
+  assert counts["val"] == result["counts"]["val"]["images"]
+
+
+def test_the_best_model_is_the_one_of_least_validation_loss(straight):
+  path, result = straight
+  lines = (path / "metrics.jsonl").read_text().splitlines()
+  losses = {
+    x["step"]: x["eval/loss"]
+    for x in map(json.loads, lines)
+    if "eval/loss" in x
+  }
+  assert result["compiled"]["best"]["loss"] == min(losses.values())
+  assert losses[result["compiled"]["best"]["step"]] == min(losses.values())
+
+
+def test_the_folder_alone_scores_images(straight, tmp_path, monkeypatch):
+  from jaxfake import data
+
+  path, result = straight
+  source = data.prepare(programs.load(path).config.data).source("test")
+  shots = pipeline.Images(source, programs.load(path).config.data)
+  image = np.stack([shots[i]["image"] for i in range(len(shots))])
+  monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))  # No data set here.
+  got = programs.load(path).probabilities(image)
+  rows = [r for r in predictions(path) if r["split"] == "test"]
+  want = np.array(
+    [float(r[f"p_{result['calibration']['positive']}"]) for r in rows]
+  )
+  np.testing.assert_allclose(got[:, 1], want, atol=1e-4)
+
+
+def test_kill_9_ends_equal(straight, tmp_path):
+  code = """
+import os, signal, sys
+from jaxfake import loop, main
+add = loop.Window.add
+def patched(self, step, metrics):
+  if step == {step}:
+    os.kill(os.getpid(), signal.SIGKILL)
+  add(self, step, metrics)
+loop.Window.add = patched
+sys.exit(main.main(sys.argv))
+"""
+  command = [f"--config={CONFIG}", f"--workdir={tmp_path / 'run'}"]
+  done = subprocess.run(
+    [sys.executable, "-c", code.format(step=20), *command],
+    env=os.environ,
+    capture_output=True,
+    timeout=300,
+  )
+  assert done.returncode == -signal.SIGKILL, done.stderr
+  result = run(tmp_path / "run")
+  for name in ("state_sha256", "figures", "calibration"):
+    assert result[name] == straight[1][name]
+  assert result["compiled"]["best"] == straight[1]["compiled"]["best"]
+
+
+def test_weights_of_another_run_are_taken_but_for_the_head(straight, tmp_path):
+  path, _ = straight
+  flags = (f"--config.model.weights={path}", "--config.model.frozen=True")
+  result = run(tmp_path / "run", *flags)
+  assert result["initial"] == f"{path} weights, frozen but for the head"
+  (_, old), (_, new) = neural.load(path), neural.load(tmp_path / "run")
+  for kind in ("params", "batch_stats"):
+    for layer, arrays in old[kind].items():
+      for name, value in arrays.items():
+        same = bool((value == new[kind][layer][name]).all())
+        assert same == (layer != "head"), (kind, layer, name)
+
+
+def test_weights_of_another_network_are_refused(straight, tmp_path, capsys):
+  argv = [
+    "",
+    f"--config={CONFIG}",
+    f"--workdir={tmp_path / 'run'}",
+    f"--config.model.weights={straight[0]}",
+    "--config.model.name=mobilenet_v2",
+  ]
+  assert main.main(argv) == 2
+  assert "are of cnn: expected some of mobilenet_v2" in capsys.readouterr().err
