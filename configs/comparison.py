@@ -40,8 +40,8 @@ def get_config(arg=""):
 
   c.programs = ml_collections.ConfigDict()
 
-  def add(row, budget, model=None, **changes):
-    changes["model"] = {"name": model or row} | changes.get("model", {})
+  def add(row, budget, name=None, frozen=False, **changes):
+    changes["model"] = dict(name=name or row, frozen=frozen)
     if budget == "small":  # Scoring costs them as much as training.
       changes["every"] = dict(evaluate=2.0, checkpoint=2.0)
     c.programs[row] = dict(budget=budget) | changes
@@ -61,10 +61,9 @@ def get_config(arg=""):
     add(name, "medium")
   for name in ("resnet50", "resnet101", "densenet121", "densenet201", "vgg19"):
     # Without batch norm, VGG diverges at the others' rate.
-    slower = dict(opt=dict(lr=1e-4)) if name == "vgg19" else {}
-    frozen = dict(opt=dict(lr=1e-2), augment="")
-    add(name, "small", **slower)
-    add(f"{name}_frozen", "small", name, model=dict(frozen=True), **frozen)
+    add(name, "small", opt=dict(lr=1e-4 if name == "vgg19" else 1e-3))
+    frozen = f"{name}_frozen"
+    add(frozen, "small", name, frozen=True, opt=dict(lr=1e-2), augment="")
   add("vgg16", "small", opt=dict(lr=1e-4))
   for name in (
     "inception_v3",
