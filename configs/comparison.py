@@ -27,16 +27,14 @@ def get_config(arg=""):
   c.only = ""  # Names of rows, separated by commas; "" takes all.
 
   # What a program may use, in images (0: all), epochs and seeds. Networks that
-  # would take hours on two CPU cores get the smaller ones; with a GPU give
-  # them all the full one.
+  # would take hours on two CPU cores get the small one; with a GPU make it as
+  # the full one.
   c.budgets = ml_collections.ConfigDict()
   c.budgets.full = dict(train_images=0, epochs=12.0, seeds=3)
-  c.budgets.medium = dict(train_images=0, epochs=2.0, seeds=1)
   c.budgets.small = dict(train_images=512, epochs=2.0, seeds=1)
   if quick or tiny:
     epochs = 2.0 if tiny else 5.0
     c.budgets.full = dict(train_images=0, epochs=epochs, seeds=2)
-    c.budgets.medium.epochs = 1.0
 
   c.programs = ml_collections.ConfigDict()
 
@@ -52,13 +50,10 @@ def get_config(arg=""):
     return c
   for name in ("svm", "random_forest", "decision_tree", "reservoir"):
     add(name, "full")
+  add("mobilenet_v2", "small")
   if quick:
-    add("mobilenet_v2", "medium")
     return c
 
-  add("resnet18", "medium")
-  for name in ("mobilenet_v1", "mobilenet_v2", "efficientnet_b0"):
-    add(name, "medium")
   for name in ("resnet50", "resnet101", "densenet121", "densenet201", "vgg19"):
     # Without batch norm, VGG diverges at the others' rate.
     add(name, "small", opt=dict(lr=1e-4 if name == "vgg19" else 1e-3))
@@ -66,10 +61,13 @@ def get_config(arg=""):
     add(frozen, "small", name, frozen=True, opt=dict(lr=1e-2), augment="")
   add("vgg16", "small", opt=dict(lr=1e-4))
   for name in (
+    "resnet18",
+    "mobilenet_v1",
+    "efficientnet_b0",
+    "nasnet_mobile",
     "inception_v3",
     "xception",
     "inception_resnet_v2",
-    "nasnet_mobile",
   ):
     add(name, "small")
   return c

@@ -33,7 +33,8 @@ _PAGE = jinja2.Environment(autoescape=True).from_string("""\
 {% endfor -%}
 </table></div>
 {% else -%}
-<p><img alt="{{ part.stem }}" src="data:image/png;base64,{{ encoded(part) }}"></p>
+<p><img alt="{{ part.stem }}"
+  src="data:image/png;base64,{{ encoded(part) }}"></p>
 {% endif -%}
 {% endfor -%}
 </html>

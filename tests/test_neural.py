@@ -250,7 +250,8 @@ def straight(tmp_path_factory):
 
 def predictions(path):
   lines = (path / "predictions.csv").read_text().splitlines()
-  return [dict(zip(lines[0].split(","), x.split(","))) for x in lines[1:]]
+  names = lines[0].split(",")
+  return [dict(zip(names, x.split(","), strict=True)) for x in lines[1:]]
 
 
 def test_a_run_says_what_it_is(straight):

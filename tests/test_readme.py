@@ -22,7 +22,7 @@ LINES = [
 COMMANDS = [x for x in LINES if x.startswith(("python ", "launch/"))]
 # What makes a command small. Every pattern must be in use.
 SMALLER = {
-  r"dcgan\.py(:quick)?": "dcgan.py:tiny",
+  r"(dcgan|classifier|comparison|few_images)\.py(:quick)?": r"\1.py:tiny",
   "runs/dcgan-quick": "runs/dcgan-tiny",
   "--count 100": "--count 24",
   "--images 200": "--images 24",

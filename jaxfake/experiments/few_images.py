@@ -13,7 +13,6 @@ import functools
 import pathlib
 
 import jax
-import ml_collections
 import numpy as np
 
 from jaxfake import data, errors, metrics, pictures, progress, report, workdir
@@ -58,10 +57,10 @@ def run(config, path: pathlib.Path, train) -> int:
     folder.open(config.to_dict(), dataset.facts)
     folder.begin(0)
     phantom = path / "runs" / "phantom"
-    if (
-      "cnn_phantom" in names(config) and not (phantom / "result.json").exists()
-    ):
-      if code := train(config.phantom_run, phantom):
+    trained = (phantom / "result.json").exists()
+    if "cnn_phantom" in names(config) and not trained:
+      code = train(config.phantom_run, phantom)
+      if code:
         return code
     splits = pipeline.splits(dataset, config.data)
     if len(splits.classes) != 2:

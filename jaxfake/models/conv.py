@@ -33,7 +33,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxfake.models import windows
-from jaxfake.models.pool import avg_pool, max_pool  # noqa: F401
 from jaxfake.models.windows import Padding, Pair
 
 NHWC = ("NHWC", "HWIO", "NHWC")

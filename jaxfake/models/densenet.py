@@ -12,7 +12,7 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxfake.models import conv, layers
+from jaxfake.models import conv, layers, pool
 
 
 class DenseNet(nn.Module):
@@ -53,12 +53,12 @@ class DenseNet(nn.Module):
 
     x = convolve(x, 2 * self.growth, 7, 2, "conv1_conv")
     x = norm_relu(x, "conv1_bn")
-    x = conv.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
+    x = pool.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
     for i, blocks in enumerate(self.blocks, 2):
       if i > 2:  # The transition: half the channels, half the size.
         x = norm_relu(x, f"pool{i - 1}_bn")
         x = convolve(x, x.shape[-1] // 2, 1, 1, f"pool{i - 1}_conv")
-        x = conv.avg_pool(x, (2, 2), (2, 2))
+        x = pool.avg_pool(x, (2, 2), (2, 2))
       for j in range(1, blocks + 1):
         name = f"conv{i}_block{j}"
         y = norm_relu(x, f"{name}_0_bn")

@@ -16,7 +16,7 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxfake.models import conv, layers
+from jaxfake.models import conv, layers, pool
 
 ONE, THREE, FIVE = (1, 1), (3, 3), (5, 5)
 DOWN = ((2, 2), "VALID")  # Strides and padding of a step that halves.
@@ -57,12 +57,12 @@ def stem(x, chain) -> jax.Array:
 
 
 def halve(x) -> jax.Array:
-  return conv.max_pool(x, (3, 3), (2, 2))
+  return pool.max_pool(x, (3, 3), (2, 2))
 
 
 def smooth(x) -> jax.Array:
   """Mean over 3 x 3 pixels, fewer at the edges."""
-  return conv.avg_pool(x, (3, 3), (1, 1), "SAME", count_include_pad=False)
+  return pool.avg_pool(x, (3, 3), (1, 1), "SAME", count_include_pad=False)
 
 
 def mixed_a(x, name, pooled, chain):

@@ -13,7 +13,7 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxfake.models import conv, layers
+from jaxfake.models import conv, layers, pool
 
 
 class Cells(typing.NamedTuple):
@@ -99,19 +99,19 @@ class Cells(typing.NamedTuple):
 
     y1 = self.separable(h, width, 5, f"reduction_left1_{name}", stride=2)
     y1 += self.separable(p, width, 7, f"reduction_right1_{name}", stride=2)
-    y2 = conv.max_pool(padded, (3, 3), (2, 2))
+    y2 = pool.max_pool(padded, (3, 3), (2, 2))
     y2 += self.separable(p, width, 7, f"reduction_right2_{name}", stride=2)
-    y3 = conv.avg_pool(padded, (3, 3), (2, 2))
+    y3 = pool.avg_pool(padded, (3, 3), (2, 2))
     y3 += self.separable(p, width, 5, f"reduction_right3_{name}", stride=2)
     y4 = smooth(y1) + y2
     y5 = self.separable(y1, width, 3, f"reduction_left4_{name}")
-    y5 += conv.max_pool(padded, (3, 3), (2, 2))
+    y5 += pool.max_pool(padded, (3, 3), (2, 2))
     return jnp.concatenate([y2, y3, y4, y5], -1)
 
 
 def smooth(x) -> jax.Array:
   """Mean over 3 x 3 pixels, fewer at the edges."""
-  return conv.avg_pool(x, (3, 3), (1, 1), "SAME", count_include_pad=False)
+  return pool.avg_pool(x, (3, 3), (1, 1), "SAME", count_include_pad=False)
 
 
 class NASNetMobile(nn.Module):

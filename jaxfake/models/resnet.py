@@ -15,7 +15,7 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxfake.models import conv, layers
+from jaxfake.models import conv, layers, pool
 
 # He, Zhang, Ren and Sun, 2015, arXiv:1502.01852, for the backward pass.
 KERNEL_INIT = nn.initializers.variance_scaling(2, "fan_out", "normal")
@@ -58,7 +58,7 @@ class ResNet(nn.Module):
       )(x)
 
     x = nn.relu(conv_norm(x, 64, 7, 2, "conv1"))
-    x = conv.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
+    x = pool.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
     for i, blocks in enumerate(self.blocks):
       width = 64 << i
       for j in range(blocks):

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxfake.models import conv, layers
+from jaxfake.models import conv, layers, pool
 
 KERNEL_INIT = nn.initializers.he_normal()
 
@@ -60,7 +60,7 @@ class VGG(nn.Module):
           name=f"block{i + 1}_conv{j + 1}",
         )(x)
         x = nn.relu(x)
-      x = conv.max_pool(x, (2, 2), (2, 2))
+      x = pool.max_pool(x, (2, 2), (2, 2))
     if x.shape[1:3] != (7, 7):
       rows, columns = (average(n, 7) for n in x.shape[1:3])
       x = jnp.einsum("ih,jw,bhwc->bijc", rows, columns, x).astype(x.dtype)

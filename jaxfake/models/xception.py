@@ -14,7 +14,7 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxfake.models import conv, layers
+from jaxfake.models import conv, layers, pool
 
 
 class Xception(nn.Module):
@@ -51,7 +51,7 @@ class Xception(nn.Module):
       # No change in block 2, which follows a ReLU.
       x = separable(nn.relu(x), widths[0], f"{name}_sepconv1")
       x = separable(nn.relu(x), widths[1], f"{name}_sepconv2")
-      return residual + conv.max_pool(x, (3, 3), (2, 2), "SAME")
+      return residual + pool.max_pool(x, (3, 3), (2, 2), "SAME")
 
     # Entry flow.
     x = convolve(32, (3, 3), (2, 2), padding="VALID", name="block1_conv1")(x)
