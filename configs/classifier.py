@@ -60,8 +60,8 @@ def get_config(arg=""):
   # Of the classical programs.
   c.classical = ml_collections.ConfigDict()
   c.classical.features = "pixels,hog,spectrum"  # Any of these, and network:
-  c.classical.network = "cnn"  # whose frozen features, and its weights.
-  c.classical.weights = ""
+  c.classical.network = "cnn"  # whose frozen features, and
+  c.classical.weights = ""  # the folder of a run of it; else random.
   # Gamma in units of 1 / features.
   c.classical.svm = dict(c=3.0, gamma=1.0)
   c.classical.random_forest = dict(trees=30 if tiny else 300, leaf=2)

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import safetensors.numpy
 
-from jaxfake import errors, progress
+from jaxfake import errors, models, progress, workdir
 from jaxfake.classifiers import (
   classical,
   evaluation,
@@ -102,7 +102,8 @@ class Reservoir:
 
   def parameters(self) -> dict[str, int]:
     """All, and those that were learnt."""
-    learnt, frozen = reservoir.parameters(self._model)
+    learnt = int(reservoir.parameters(self._model))
+    frozen = int(reservoir.frozen(self._model))
     return {"parameters": learnt + frozen, "trained_parameters": learnt}
 
 
@@ -117,8 +118,19 @@ def check(config) -> None:
     options = config.reservoir.to_dict()
     reservoir.Reservoir(size=config.data.size, seed=config.seed, **options)
     return
-  for name in config.classical.features.split(","):
+  c = config.classical
+  for name in c.features.split(","):
     errors.check_choice("classical.features", name, features.FEATURES)
+  errors.check_choice("classical.network", c.network, models.MODELS)
+  if c.weights:
+    path = pathlib.Path(c.weights) / "config.json"
+    theirs = workdir.read_json(path)["model"]
+    read = {"input": "centred", "channels": 1, "variant": "torch"}
+    if {k: theirs.get(k) for k in read} != read:
+      raise errors.ConfigError(
+        f"classical.weights is {c.weights}: expected a run with"
+        f" {', '.join(f'model.{k}={v}' for k, v in read.items())}"
+      )
 
 
 def stacked(source) -> tuple[np.ndarray, np.ndarray]:
