@@ -170,7 +170,8 @@ def scatter(groups: dict[str, list[tuple]], xlabel: str, ylabel: str):
       )
   axes.set(xlabel=xlabel, ylabel=ylabel, xscale="log")
   axes.grid(alpha=0.3)
-  axes.legend(loc="lower right")
+  if any(groups.values()):
+    axes.legend(loc="lower right")
   return pixels()
 
 

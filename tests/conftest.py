@@ -6,11 +6,14 @@ import tempfile
 
 import pytest
 
-# Before any test imports JAX, and for the processes that tests start: data
-# sets are prepared once, and the same tiny programs compiled once.
-_cache = tempfile.TemporaryDirectory(prefix="jaxfake-tests-")
-os.environ["TFDS_DATA_DIR"] = f"{_cache.name}/tfds"
-os.environ["JAX_COMPILATION_CACHE_DIR"] = f"{_cache.name}/xla"
+# Before any test imports JAX, and for the processes that tests start, pytest's
+# workers among them: data sets are prepared once, and the same tiny programs
+# compiled once.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+  _cache = tempfile.TemporaryDirectory(prefix="jaxfake-tests-")
+  os.environ["TFDS_DATA_DIR"] = f"{_cache.name}/tfds"
+  os.environ["JAX_COMPILATION_CACHE_DIR"] = f"{_cache.name}/xla"
+os.environ["KERAS_BACKEND"] = "jax"
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["XLA_FLAGS"] = (
   os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=0"

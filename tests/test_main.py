@@ -99,10 +99,10 @@ def test_a_bad_value_is_named_before_training(
   assert "Traceback" not in error
 
 
-@pytest.mark.parametrize("name", CONFIGS)
-def test_every_config_runs_as_tiny(name, tmp_path, capsys):
+def test_a_run_leaves_what_the_readme_says(tmp_path, capsys):
+  """The GAN's; what the other tasks leave, their own tests look at."""
   path = tmp_path / "run"
-  argv = [f"--config={ROOT}/configs/{name}:tiny", f"--workdir={path}"]
+  argv = [f"--config={ROOT}/configs/dcgan.py:tiny", f"--workdir={path}"]
   assert main.main(["", *argv]) == 0
   assert "Finished 6 steps" in capsys.readouterr().out
   result = json.loads((path / "result.json").read_text())
@@ -126,12 +126,21 @@ def test_every_config_runs_as_tiny(name, tmp_path, capsys):
 @pytest.mark.parametrize("variant", ["", ":quick", ":tiny"])
 def test_every_variant_passes_its_checks(name, variant):
   from jaxfake import loop
+  from jaxfake.classifiers import programs
+  from jaxfake.experiments import comparison, few_images
   from jaxfake.generators import gan
 
   config, _ = main.parse(["", f"--config={ROOT}/configs/{name}{variant}"])
-  loop.check(config)
-  gan.check(config)
-  pipeline.check(config.data)
+  checks = {
+    "gan": (gan.check, loop.check),
+    "classifier": (programs.check, loop.check),
+    "comparison": (comparison.check,),
+    "few_images": (few_images.check,),
+  }
+  for check in checks[config.task]:
+    check(config)
+  if "data" in config:
+    pipeline.check(config.data)
 
 
 def test_default_workdir_tells_runs_apart():
@@ -155,7 +164,7 @@ def test_another_config_is_refused_but_more_steps_go_on(tmp_path, capsys):
   assert main.main(["", *argv, "--config.opt.lr=0.1"]) == 2
   assert "opt.lr was 0.0002, now 0.1" in capsys.readouterr().err
   assert main.main(["", *argv, "--config.total_steps=1"]) == 2
-  assert "total_steps is 1" in capsys.readouterr().err
+  assert "more than the 1 asked for" in capsys.readouterr().err
   assert main.main(["", *argv, "--config.total_steps=4"]) == 0
   assert "continuing after step 2" in capsys.readouterr().out
 
