@@ -55,7 +55,7 @@ def markdown(table: list[dict[str, str]]) -> str:
   """Rows of equal keys as a Markdown table, the first column to the left."""
   names = list(table[0])
   cells = [names, ["---", *["---:"] * (len(names) - 1)]]
-  cells += [[str(x).replace("|", "\\\\|") for x in r.values()] for r in table]
+  cells += [[str(x).replace("|", "\\|") for x in r.values()] for r in table]
   return "\n".join(f"| {' | '.join(row)} |" for row in cells)
 
 
