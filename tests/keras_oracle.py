@@ -55,8 +55,10 @@ def random_variables(network, size: Size, channels: int = 3, seed: int = 0):
 def build(application, size: Size, classes: int = 10) -> keras.Model:
   """A network of keras.applications, to logits, all weights zeros or ones.
 
-  Drawing random ones would compile a program for each shape.
+  Drawing random ones would compile a program for each shape. Keras's numbers of
+  layers without a name begin anew.
   """
+  keras.utils.clear_session()
   zeros = lambda shape, *_, dtype=None, **__: np.zeros(shape, dtype)
   with mock.patch.multiple(
     keras.src.backend.random, truncated_normal=zeros, uniform=zeros

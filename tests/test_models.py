@@ -54,9 +54,10 @@ def test_every_network_of_the_literature_is_here():
   assert models.MODELS.keys() == {"cnn", *PARAMETERS}
 
 
-@pytest.mark.parametrize("name", ["cnn", "resnet18", "vgg16", "mobilenet_v1"])
+@pytest.mark.parametrize(
+  "name", ["cnn", "resnet18", "vgg16", "mobilenet_v1", "mobilenet_v2"]
+)
 def test_gray_images_logits_and_features(name):
-  """Of every family the parity tests see gray images too."""
   network = models.MODELS[name](num_classes=2)
   x = jnp.zeros((2, 32, 32, 1))
 

@@ -111,7 +111,8 @@ def names_in_keras(order, model) -> dict[str, str]:
 
 def test_equals_keras(case):
   model = keras_oracle.build(KERAS[case.name], SIZES[case.name], classes=1000)
-  order = [layer.name for layer, _ in case.notes]  # Of creation.
+  # Of creation; batch norm in evaluation calls Flax's, which is noted too.
+  order = list(dict.fromkeys(layer.name for layer, _ in case.notes))
   renamed = names_in_keras(order, model)
   keras_oracle.give(model, case.variables, lambda x: renamed.get(x, x))
   theirs = keras_oracle.logits_of(model, case.x)
@@ -130,30 +131,9 @@ def test_parameters(case):
   assert {len(p) for p in flax.traverse_util.flatten_dict(params)} == {2}
 
 
-def test_refuses_small_images(case):
-  network = case.network
-  x = jnp.zeros((1, 224, network.smallest - 1, 1))
-  with pytest.raises(ValueError, match=f"{type(network).__name__} takes"):
-    network.init(jax.random.key(0), x, train=False)
-
-
 def test_bfloat16_everywhere(case):
   for layer, y in case.notes:
     assert y.dtype == jnp.bfloat16, layer.name
-
-
-def test_training_normalises_by_the_batch(case):
-  notes, x = [], case.x[..., :1]
-  with note_layers(notes):
-    _, changed = jax.eval_shape(
-      lambda: case.network.apply(
-        case.gray, x, train=True, mutable="batch_stats"
-      )
-    )
-  norms = [layer for layer, _ in notes if isinstance(layer, nn.BatchNorm)]
-  assert {layer.name for layer in norms} == case.gray["batch_stats"].keys()
-  assert not any(layer.use_running_average for layer in norms)
-  assert changed["batch_stats"].keys() == case.gray["batch_stats"].keys()
 
 
 # These two compile for longest, so one network stands for all.

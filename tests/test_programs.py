@@ -1,4 +1,5 @@
-"""Every kind of program trains, and scores from its folder, in one way."""
+"""Programs fitted at once train, and score from their folder, in one way;
+networks do so in test_neural.py."""
 
 import json
 import pathlib
@@ -12,7 +13,6 @@ from jaxfake.data import pipeline
 
 CONFIG = pathlib.Path(__file__).parent.parent / "configs/classifier.py:tiny"
 SMALL = {  # Flags that make a program small.
-  "cnn": (),
   "svm": ("--config.classical.features=pixels,spectrum",),
   "random_forest": ("--config.classical.features=hog",),
   "decision_tree": ("--config.classical.features=network",),

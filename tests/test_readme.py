@@ -22,7 +22,9 @@ LINES = [
 COMMANDS = [x for x in LINES if x.startswith(("python ", "launch/"))]
 # What makes a command small. Every pattern must be in use.
 SMALLER = {
-  r"(dcgan|classifier|comparison|few_images)\.py(:quick)?": r"\1.py:tiny",
+  r"(dcgan|classifier)\.py(:quick)?": r"\1.py:tiny",
+  r"comparison\.py:quick": "comparison.py:tiny --config.only=decision_tree",
+  r"few_images\.py:quick": "few_images.py:tiny --config.programs=reservoir,hog",
   "runs/dcgan-quick": "runs/dcgan-tiny",
   "--count 100": "--count 24",
   "--images 200": "--images 24",
