@@ -13,6 +13,12 @@ def to_gray(images: np.ndarray) -> np.ndarray:
   return images.mean(-1).round().astype(np.uint8)
 
 
+def enlarged(image: np.ndarray, least: int) -> np.ndarray:
+  """An image (h, w) repeated to at least so many pixels a side."""
+  times = -(-least // min(image.shape))
+  return image.repeat(times, 0).repeat(times, 1)
+
+
 def sheet(images: np.ndarray, columns: int) -> np.ndarray:
   """Images (n, h, w) side by side, row by row, as one white-gapped picture."""
   n, h, w = images.shape
@@ -152,6 +158,8 @@ def confusion(table: np.ndarray, classes) -> np.ndarray:
 def scatter(groups: dict[str, list[tuple]], xlabel: str, ylabel: str):
   """Named points {group: [(name, x, y, low, high)]}, x on a log scale, as RGB
   (h, w, 3)."""
+  from matplotlib import ticker
+
   axes, pixels = _figure(9, 5.5)
   for group, points in groups.items():
     if not points:
@@ -169,9 +177,13 @@ def scatter(groups: dict[str, list[tuple]], xlabel: str, ylabel: str):
         fontsize=7,
       )
   axes.set(xlabel=xlabel, ylabel=ylabel, xscale="log")
+  axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+  axes.xaxis.set_major_formatter("{x:g}")
+  axes.xaxis.set_minor_formatter(ticker.NullFormatter())
+  axes.margins(x=0.12)  # Room for the names.
   axes.grid(alpha=0.3)
   if any(groups.values()):
-    axes.legend(loc="lower right")
+    axes.legend(loc="upper left", bbox_to_anchor=(0, 1.1), ncols=len(groups))
   return pixels()
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxfake import calibration, errors, metrics, pictures
 
-MISTAKES = 32  # Shown.
+MISTAKES, SHOWN = 32, 128  # Mistakes shown, each of so many pixels or more.
 
 
 class Scored(NamedTuple):
@@ -150,7 +150,7 @@ def plots(splits, labels, raw, probabilities, predicted) -> dict:
     cells = [
       (
         f"{classes[labels[i]]}, p={probabilities[i, labels[i]]:.2g}",
-        splits.test[i]["image"][..., 0],
+        pictures.enlarged(splits.test[i]["image"][..., 0], SHOWN),
       )
       for i in map(int, wrong)
     ]

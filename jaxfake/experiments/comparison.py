@@ -5,7 +5,7 @@ run again, so the same command goes on after an interruption, and adding
 programs costs only theirs.
 
 table.md, table.csv, table.html   sorted within each budget
-accuracy-cost.png                 accuracy against multiplications
+accuracy-cost.png                 accuracy against the time to score an image
 result.json                       the rows, with configuration and runs
 """
 
@@ -203,24 +203,11 @@ def write(config, path: pathlib.Path, runs: list[Run], failed: dict) -> str:
   text = report.markdown(table)
   about = about_lines(first, len(runs))
   (path / "table.md").write_text("\n\n".join([*about, text]) + "\n")
-  plot = pictures.scatter(
-    {
-      budget: [
-        (
-          row["program"],
-          row["gflop_per_image"],
-          100 * row["accuracy_value"],
-          100 * row["accuracy_low"],
-          100 * row["accuracy_high"],
-        )
-        for row in made
-        if row["budget"] == budget and row["gflop_per_image"]
-      ]
-      for budget in config.budgets
-    },
-    "GFLOP an image, scoring",
-    "test accuracy (%)",
-  )
+  points = {budget: [] for budget in config.budgets}
+  for row in made:
+    y = (100 * row[f"accuracy_{x}"] for x in ("value", "low", "high"))
+    points[row["budget"]].append((row["program"], row["ms_per_image"], *y))
+  plot = pictures.scatter(points, "ms an image, scoring", "test accuracy (%)")
   pictures.save(path / "accuracy-cost.png", plot)
   page = report.page(
     "Classifiers compared", [*about, table, path / "accuracy-cost.png"]
