@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import json
 import logging
 import pathlib
 import sys
@@ -11,7 +10,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from jaxfake import errors
+from jaxfake import errors, workdir
 
 
 class Checkpoints:
@@ -93,9 +92,9 @@ class Best:
     self._name = name
     self.found = None  # {"step", name: value} of the best so far.
     if self._path.exists():
-      self.found = json.loads(self._path.read_text())
+      self.found = workdir.read_json(self._path)
     self._checkpoints = contextlib.nullcontext()
-    if name or read_only:
+    if name:
       self._checkpoints = Checkpoints(path / "best", 1, read_only)
 
   def offer(self, step: int, value: float, model) -> None:
@@ -109,9 +108,7 @@ class Best:
     self._checkpoints.wait()
     self.found = {"step": step, self._name: value}
     if jax.process_index() == 0:
-      part = self._path.with_name(self._path.name + ".part")
-      part.write_text(json.dumps(self.found) + "\n")
-      part.replace(self._path)
+      workdir.write_json(self._path, self.found)
 
   def restore(self, like):
     """The best model, placed and typed as `like`."""

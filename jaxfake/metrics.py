@@ -80,6 +80,12 @@ def roc(labels: np.ndarray, score: np.ndarray):
   return fp[0] / fp[0, -1], tp[0] / tp[0, -1], thresholds
 
 
+def auc(labels: np.ndarray, score: np.ndarray) -> float:
+  """Area under `roc`, a tie counting half."""
+  fpr, tpr, _ = roc(labels, score)
+  return float(np.trapezoid(tpr, fpr))
+
+
 def reliability(
   labels: np.ndarray, probabilities: np.ndarray, bins: int = BINS
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

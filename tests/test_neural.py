@@ -238,7 +238,7 @@ def test_a_split_without_a_class_is_refused():
   one = Labelled(np.zeros((4, 32, 32, 1), np.uint8), np.zeros(4, int))
   bad = splits()._replace(val=one)
   with pytest.raises(errors.DataError, match="no val image is bright"):
-    neural.make(config(), bad, STEPS)
+    programs.prepare(config(), bad, None)
 
 
 def run(path, *flags):

@@ -8,7 +8,7 @@ import pytest
 from sklearn import linear_model
 
 from jaxfake import errors
-from jaxfake.classifiers import reservoir
+from jaxfake.classifiers import reservoir, ridge
 
 OPTIONS = dict(
   kernels=(3, 4),
@@ -148,7 +148,7 @@ def test_ridge_equals_scikit_learn_s(n, d):
   y[:, 0] += x[:, 0]
   weight = rng.uniform(0.2, 3, n)
   for penalty in (0.1, 30.0):
-    coef, intercept, _ = reservoir.ridge(x, y, weight, np.array([penalty]))
+    coef, intercept, _ = ridge.fit(x, y, weight, np.array([penalty]))
     want = linear_model.Ridge(penalty).fit(x, y, weight)
     np.testing.assert_allclose(coef.T, want.coef_, atol=1e-9)
     np.testing.assert_allclose(intercept, want.intercept_, atol=1e-9)
@@ -161,12 +161,12 @@ def test_ridge_s_penalty_has_the_least_leave_one_out_error():
   x = rng.normal(size=(n, 5))
   y = x[:, :2] + rng.normal(0, 1, (n, 2))
   weight = rng.uniform(0.2, 3, n)
-  _, _, best = reservoir.ridge(x, y, weight, penalties)
+  _, _, best = ridge.fit(x, y, weight, penalties)
   error = np.zeros(len(penalties))
   for i in range(n):
     rest = np.arange(n) != i
     for j in range(len(penalties)):
-      coef, intercept, _ = reservoir.ridge(
+      coef, intercept, _ = ridge.fit(
         x[rest], y[rest], weight[rest], penalties[j : j + 1]
       )
       error[j] += weight[i] * ((x[i] @ coef + intercept - y[i]) ** 2).sum()

@@ -4,6 +4,9 @@ Whatever is fitted or chosen here (temperature, threshold) comes from
 validation; the test images are only counted.
 """
 
+from collections.abc import Callable
+import statistics
+import time
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +14,19 @@ import numpy as np
 from jaxfake import calibration, errors, metrics, pictures
 
 MISTAKES, SHOWN = 32, 128  # Mistakes shown, each of so many pixels or more.
+TIMES = 5  # Scoring is timed.
+
+
+def ms_per_image(score: Callable, source, n: int) -> float:
+  """Median time of score(uint8 images (n, s, s, 1)), after a first call."""
+  images = np.stack([source[i % len(source)]["image"] for i in range(n)])
+  score(images)  # May compile.
+  seconds = []
+  for _ in range(TIMES):
+    begin = time.monotonic()
+    score(images)
+    seconds.append(time.monotonic() - begin)
+  return 1e3 * statistics.median(seconds) / n
 
 
 class Scored(NamedTuple):

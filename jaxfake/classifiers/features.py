@@ -31,6 +31,22 @@ def area_shares(size: int, side: int) -> np.ndarray:
   return (shares * side / size).astype(np.float32)
 
 
+def batches(images: np.ndarray, size: int):
+  """Pieces of `size` images, so that one shape is compiled, the last padded
+  with zeros; each with the number of its images."""
+  for i in range(0, len(images), size):
+    part = images[i : i + size]
+    padded = np.zeros((size, *images.shape[1:]), images.dtype)
+    padded[: len(part)] = part
+    yield padded, len(part)
+
+
+def in_batches(fn, images: np.ndarray, size: int) -> np.ndarray:
+  """fn of images (n, ...), `size` at a time: (n, ...)."""
+  parts = [np.asarray(fn(part))[:n] for part, n in batches(images, size)]
+  return np.concatenate(parts)
+
+
 def pixels(images: np.ndarray) -> np.ndarray:
   """Area means in [0, 1], at most 32 a side: (n, d <= 1024)."""
   size = images.shape[1]
@@ -91,14 +107,8 @@ def spectrum(images: np.ndarray) -> np.ndarray:
 
 def pooled(images: np.ndarray, network: Network) -> np.ndarray:
   """What a frozen network's head would read: (n, d)."""
-  forward = _forward(network.name)
-  parts = []
-  for i in range(0, len(images), BATCH):
-    part = images[i : i + BATCH]
-    padded = np.zeros((BATCH, *images.shape[1:]), np.uint8)
-    padded[: len(part)] = part
-    parts.append(np.asarray(forward(network.variables, padded))[: len(part)])
-  return np.concatenate(parts)
+  forward = functools.partial(_forward(network.name), network.variables)
+  return in_batches(forward, images, BATCH)
 
 
 @functools.cache

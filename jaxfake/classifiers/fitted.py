@@ -6,7 +6,6 @@ A program here is a class made from a configuration: `fit(images, labels)`, or
 """
 
 import pathlib
-import statistics
 import time
 
 import jax
@@ -23,7 +22,7 @@ from jaxfake.classifiers import (
 )
 
 PROGRAMS = (*classical.PROGRAMS, "reservoir")
-TIMED, TIMES = 32, 5  # Images a batch, and batches, of the scoring time.
+TIMED = 32  # Images a batch, of the scoring time.
 
 
 class Classical:
@@ -158,16 +157,10 @@ def train(config, splits, run) -> int:
     evaluation.Scored.of(fitted.logits(stacked(source)[0]), source)
     for source in (splits.val, splits.test)
   )
-  few = np.resize(images, (TIMED, *images.shape[1:]))
-  took = []
-  for _ in range(TIMES + 1):  # The first may compile.
-    begin = time.monotonic()
-    fitted.logits(few)
-    took.append(time.monotonic() - begin)
   cost = {
     **fitted.parameters(),
     "gflop_per_image": None,  # Not counted.
-    "ms_per_image": 1e3 * statistics.median(took[1:]) / TIMED,
+    "ms_per_image": evaluation.ms_per_image(fitted.logits, splits.test, TIMED),
   }
   facts = {"cost": cost, "train_seconds": seconds}
   run.finish(0, facts, evaluation.conclude(splits, val, test))

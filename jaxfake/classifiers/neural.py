@@ -1,8 +1,6 @@
 """How every network of `models.MODELS` learns labels, whatever they say."""
 
 import pathlib
-import statistics
-import time
 from typing import Any
 
 from flax import struct
@@ -14,7 +12,7 @@ import optax
 from jaxfake import checkpoint, errors, models, platform, progress, workdir
 from jaxfake.classifiers import augment, evaluation
 from jaxfake.models import pretrained
-from jaxfake.task import Task
+from jaxfake.task import Rows, Task
 
 # How gray levels 0 to 255 become what a network reads: (x - offset) / scale.
 # The last two are what published weights were trained with, taken over colours.
@@ -23,7 +21,6 @@ INPUTS = {
   "imagenet": (0.449 * 255, 0.226 * 255),
   "caffe": (114.8, 1.0),
 }
-TIMED, TIMES = 32, 5  # Images a batch, and batches, of the scoring time.
 
 
 class State(struct.PyTreeNode):
@@ -127,7 +124,6 @@ def make(config, splits, steps: int) -> Task:
   began; batch norm's statistics follow the train images where no weights were
   given, and are the weights' own otherwise.
   """
-  evaluation.check(splits)
   names, num_classes = augmentations(config), len(splits.classes)
   net = network(config, num_classes)
   score = platform.jit(scorer(config, num_classes))
@@ -220,30 +216,27 @@ def make(config, splits, steps: int) -> Task:
       evaluation.Scored.of(scores(variables, gather, source)[0], source)
       for source in (splits.val, splits.test)
     )
-    told = {"initial": origin(config), "cost": cost(variables)}
+    told = {"initial": origin(config), "cost": cost(variables, gather)}
     return evaluation.conclude(splits, val, test) | told
 
-  def cost(variables):
+  def cost(variables, gather):
     """What scoring takes: as XLA counts it, and measured here."""
-    n, size = TIMED, config.data.size
-    image = jax.device_put(np.zeros((n, size, size, 1), np.uint8))
-    variables = jax.device_get(variables)  # One device, in case of several.
-    program = score.lower(variables, image).compile()
-    variables = jax.device_put(variables)
-    program(variables, image).block_until_ready()
-    seconds = []
-    for _ in range(TIMES):
-      begin = time.monotonic()
-      program(variables, image).block_until_ready()
-      seconds.append(time.monotonic() - begin)
-    flops = (program.cost_analysis() or {}).get("flops", np.nan)
+    n, size = config.batch_size, config.data.size
+    image = jax.ShapeDtypeStruct((n, size, size, 1), np.uint8)
+    lowered = score.lower(variables, image)  # Counted without compiling it.
+    flops = (lowered.cost_analysis() or {}).get("flops", np.nan)
+
+    def score_all(images):
+      fn = lambda batch: score(variables, batch["image"])
+      return gather(fn, Rows(image=images))
+
     sizes = [x.size for x in jax.tree.leaves(variables["params"])]
     trained = jax.tree.leaves(learnt(variables["params"]))
     return {
       "parameters": sum(sizes),
       "trained_parameters": sum(x.size for x in trained),
       "gflop_per_image": flops / n / 1e9,
-      "ms_per_image": 1e3 * statistics.median(seconds) / n,
+      "ms_per_image": evaluation.ms_per_image(score_all, splits.test, n),
     }
 
   return Task(

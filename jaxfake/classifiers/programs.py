@@ -5,6 +5,7 @@ one outward thing, a Classifier.
 """
 
 from collections.abc import Callable
+import functools
 import pathlib
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ import ml_collections
 import numpy as np
 
 from jaxfake import calibration, errors, loop, models, platform, workdir
-from jaxfake.classifiers import evaluation, fitted, neural
+from jaxfake.classifiers import evaluation, features, fitted, neural
 from jaxfake.task import schedule
 
 NAMES = (*models.MODELS, *fitted.PROGRAMS)
@@ -87,16 +88,8 @@ def _network(path: pathlib.Path, num_classes: int) -> Callable:
   config, variables = neural.load(path)
   score = platform.jit(neural.scorer(config, num_classes))
 
-  def logits(images: np.ndarray) -> np.ndarray:
-    parts = []
-    for i in range(0, len(images), BATCH):
-      part = images[i : i + BATCH]
-      padded = np.zeros((BATCH, *images.shape[1:]), np.uint8)
-      padded[: len(part)] = part
-      parts.append(np.asarray(score(variables, padded))[: len(part)])
-    return np.concatenate(parts)
-
-  return logits
+  fn = functools.partial(score, variables)
+  return lambda images: features.in_batches(fn, images, BATCH)
 
 
 def summary(path: pathlib.Path, result: dict) -> str:

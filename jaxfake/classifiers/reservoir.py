@@ -18,16 +18,13 @@ import zipfile
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.linalg
 
 from jaxfake import errors, platform
-from jaxfake.classifiers import features
+from jaxfake.classifiers import features, ridge
 from jaxfake.models import conv
 
 BATCH = 64  # Images at once: one shape, compiled once.
 DIRECTIONS = ("rows", "columns")  # How a map is read; one reservoir for each.
-# Of the readout, in units of the mean squared length of standardised states.
-PENALTIES = 10.0 ** np.arange(-6, 4)
 ARRAYS = ("moments", "coef", "intercept", "penalty")  # Of a saved model.
 
 
@@ -198,20 +195,11 @@ def _machine(reservoir: Reservoir):
   return weights, platform.jit(banks), platform.jit(states)
 
 
-def _batches(images):
-  """Yields pieces of a fixed size, zeros behind the last, and their lengths."""
-  for i in range(0, len(images), BATCH):
-    part = images[i : i + BATCH]
-    padded = np.zeros((BATCH, *images.shape[1:]), np.uint8)
-    padded[: len(part)] = part
-    yield padded, len(part)
-
-
 def filter_moments(reservoir: Reservoir, images: np.ndarray) -> np.ndarray:
   """float32 (2, banks, width): mean and deviation over maps of images."""
   weights, banks, _ = _machine(reservoir)
   total, squares = 0.0, 0.0
-  for part, n in _batches(images):
+  for part, n in features.batches(images, BATCH):
     y = np.stack([np.asarray(m[:n], np.float64) for m in banks(weights, part)])
     total += y.sum((1, 2, 3))
     squares += (y**2).sum((1, 2, 3))
@@ -227,38 +215,8 @@ def states(
   """float32 (n, `reservoir.features`) of uint8 images (n, s, s, 1)."""
   weights, _, run = _machine(reservoir)
   mean, std = moments[:, :, None, None, None, :]
-  parts = [
-    np.asarray(run(weights, mean, std, part))[:n]
-    for part, n in _batches(images)
-  ]
-  return np.concatenate(parts)
-
-
-def ridge(
-  x: np.ndarray, y: np.ndarray, weight: np.ndarray, penalties: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, float]:
-  """Weighted ridge regression: coefficients (d, k), intercepts (k,), penalty.
-
-  Minimises sum_i w_i |y_i - c - x_i B|^2 + penalty |B|^2 for x (n, d) and
-  y (n, k). The penalty is that of least squared leave-one-out error, weighted,
-  which follows from one fit: an example's residual over 1 - h, with h its
-  weight in its own prediction (Allen, 1974, Technometrics 16, 125).
-  """
-  w = weight[:, None] / weight.sum()
-  x_mean, y_mean = (w * x).sum(0), (w * y).sum(0)
-  root = np.sqrt(weight)[:, None]
-  u, s, vt = scipy.linalg.svd(root * (x - x_mean), full_matrices=False)
-  target = root * (y - y_mean)
-  along = u.T @ target  # (rank, k)
-
-  def loo_error(penalty):
-    kept = (s**2 / (s**2 + penalty))[:, None]
-    own = w + u**2 @ kept  # (n, 1)
-    return (((target - u @ (kept * along)) / (1 - own)) ** 2).sum()
-
-  best = min(penalties, key=loo_error)
-  coef = vt.T @ ((s / (s**2 + best))[:, None] * along)
-  return coef, y_mean - x_mean @ coef, float(best)
+  fn = functools.partial(run, weights, mean, std)
+  return features.in_batches(fn, images, BATCH)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -273,7 +231,7 @@ class Model:
   moments: np.ndarray
   coef: np.ndarray
   intercept: np.ndarray
-  penalty: float  # Chosen of PENALTIES.
+  penalty: float  # Chosen of ridge.PENALTIES.
 
 
 def fit(
@@ -298,28 +256,7 @@ def fit(
   reservoir = Reservoir(size=images.shape[1], seed=seed, **{**options, **lists})
   moments = filter_moments(reservoir, images)
   x = states(reservoir, moments, images)
-  return Model(reservoir, moments, *readout(x, labels))
-
-
-def readout(
-  x: np.ndarray, labels: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, float]:
-  """A ridge from standardised x (n, d) to indicators of the labels (n,).
-
-  Returns coefficients (d, k) and intercepts (k,) that read x itself, and the
-  penalty in units of d. Classes weigh the same however many examples each has.
-  """
-  x = x.astype(np.float64)
-  counts = np.bincount(labels)
-  mean, std = x.mean(0), x.std(0)
-  std = np.where(std > 1e-6, std, 1)
-  weight = len(labels) / (len(counts) * counts[labels])
-  d = x.shape[1]
-  coef, intercept, penalty = ridge(
-    (x - mean) / std, np.eye(len(counts))[labels], weight, PENALTIES * d
-  )
-  coef /= std[:, None]
-  return coef, intercept - mean @ coef, penalty / d
+  return Model(reservoir, moments, *ridge.readout(x, labels))
 
 
 def logits(model: Model, images: np.ndarray) -> np.ndarray:

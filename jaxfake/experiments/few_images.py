@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from jaxfake import data, errors, metrics, pictures, progress, report, workdir
-from jaxfake.classifiers import features, fitted, neural, reservoir
+from jaxfake.classifiers import features, fitted, neural, reservoir, ridge
 from jaxfake.data import pipeline, work
 
 PROGRAMS = ("reservoir", "cnn_random", "cnn_phantom", "hog", "pixels")
@@ -152,7 +152,7 @@ def _draws(config, splits, phantom, path) -> list[dict]:
         chosen = draw(labels, patients, n, rng)
         for name in extract:
           of_train, of_test = extract[name](chosen)
-          read = reservoir.readout(of_train, labels[chosen])
+          read = ridge.readout(of_train, labels[chosen])
           scores = judge(truth, of_test, *read[:2])
           row = {"images": n, "draw": resample, "program": name}
           made.append(row | scores)
@@ -167,10 +167,9 @@ def judge(truth, x, coef, intercept) -> dict[str, float]:
   Half of the train images are of each class, so the middle is at 0.
   """
   score = (x @ coef + intercept) @ [-1, 1]
-  fpr, tpr, _ = metrics.roc(truth, score)
   recalls = (score > 0)[truth == 1].mean(), (score <= 0)[truth == 0].mean()
   return {
-    "auc": float(np.trapezoid(tpr, fpr)),
+    "auc": metrics.auc(truth, score),
     "balanced_accuracy": float(np.mean(recalls)),
   }
 
