@@ -55,7 +55,8 @@ def get_config(arg=""):
   c.opt = dict(lr=1e-3, weight_decay=1e-2, warmup=0.1, clip=1.0)
   c.class_weights = True  # Each class counts the same, whatever its share.
   c.label_smoothing = 0.05
-  c.augment = "affine,exposure,noise"  # And flip, which mirrors the heart.
+  # And brightness,contrast,translation,cutout; flip, which mirrors the heart.
+  c.augment = "affine,exposure,noise"
 
   # Of the classical programs.
   c.classical = ml_collections.ConfigDict()

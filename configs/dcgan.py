@@ -47,7 +47,8 @@ def get_config(arg=""):
 
   c.opt = dict(lr=2e-4, b1=0.5, b2=0.999)
   c.loss = "bce"  # Non-saturating; or hinge.
-  c.augment = ""  # Of brightness,contrast,translation,cutout (DiffAugment).
+  c.augment = ""  # Of brightness,contrast,translation,cutout (DiffAugment),
+  # affine,exposure,noise,flip.
   # Decay of the averaged generator, which sampling uses.
   c.ema = 0.99 if quick else 0.999
 

@@ -5,6 +5,7 @@ Importing this imports no JAX, so that `main` can set the allocator before.
 
 import ctypes
 import functools
+import hashlib
 import logging
 import os
 import pathlib
@@ -63,15 +64,28 @@ def _accepted(option: str, value: str | int) -> dict:
 def cache_compiled() -> None:
   """Keeps compiled programs on disk, for other runs of the same network.
 
-  In JAX_COMPILATION_CACHE_DIR, else in XDG_CACHE_HOME/jaxfake, else in
-  ~/.cache/jaxfake. Call it before anything is compiled.
+  In JAX_COMPILATION_CACHE_DIR, else below XDG_CACHE_HOME/jaxfake or
+  ~/.cache/jaxfake, in a folder for each kind of processor: hosts may share a
+  home, and code for the one may hold instructions that the other lacks. Call it
+  before anything is compiled.
   """
   import jax
 
   if jax.config.jax_compilation_cache_dir is None:
     caches = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    path = pathlib.Path(caches).expanduser() / "jaxfake"
+    path = pathlib.Path(caches).expanduser() / "jaxfake" / _processor()
     jax.config.update("jax_compilation_cache_dir", str(path))
+
+
+def _processor() -> str:
+  """A name for the instructions that this machine's processor has."""
+  try:
+    lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+  except OSError:
+    lines = []
+  sets = [x for x in lines if x.startswith(("flags", "Features"))]
+  text = os.uname().machine + "".join(sets[:1])
+  return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def tune_allocator() -> bool:

@@ -11,7 +11,7 @@ import pytest
 
 from jaxfake import main
 from jaxfake.data import pipeline
-from jaxfake.generators import augment, gan, losses
+from jaxfake.generators import gan, losses
 
 CONFIG = pathlib.Path(__file__).parent.parent / "configs/dcgan.py:tiny"
 
@@ -184,34 +184,6 @@ def test_hinge_by_hand():
     jnp.array([2.0, 0.0]), jnp.array([-2.0, 0.5])
   )
   assert (float(real), float(fake)) == (0.5, 0.75)
-
-
-@pytest.mark.parametrize("name", augment.AUGMENTATIONS)
-def test_augmentations_differ_by_image_and_have_gradients(name):
-  x = jnp.tile(
-    jax.random.normal(jax.random.key(1), (1, 32, 32, 1)), (6, 1, 1, 1)
-  )
-  fn = functools.partial(augment.AUGMENTATIONS[name], jax.random.key(0))
-  y = jax.jit(fn)(x)
-  assert y.shape == x.shape
-  assert len({a.tobytes() for a in np.asarray(y)}) > 1
-  assert jnp.abs(jax.jit(jax.grad(lambda x: fn(x).sum()))(x)).sum() > 0
-
-
-def test_translation_moves_and_fills_with_zero():
-  x = jnp.ones((64, 32, 32, 1))
-  y = np.asarray(augment.translation(jax.random.key(0), x))
-  assert set(np.unique(y)) == {0, 1}
-  kept = y.sum((1, 2, 3)) / 32**2
-  assert kept.min() >= (28 / 32) ** 2
-  assert kept.max() == 1
-
-
-def test_cutout_blanks_at_most_a_quarter():
-  y = augment.cutout(jax.random.key(0), jnp.ones((64, 32, 32, 1)))
-  blank = 1 - np.asarray(y).mean((1, 2, 3))
-  assert blank.max() == 0.25
-  assert blank.min() > 0.05
 
 
 def test_augmentation_and_three_channels():

@@ -69,7 +69,7 @@ def test_help_imports_no_jax():
     (["--config.data.fit=squash"], "data.fit is 'squash'"),
     (["--config.task=gam"], "task is 'gam'"),
     (["--config.loss=mse"], "loss is 'mse'"),
-    (["--config.augment=flip"], "augment is 'flip'"),
+    (["--config.augment=blur"], "augment is 'blur'"),
     (["--config.batch_size=0"], "batch_size is 0"),
     (["--config.every.log=0"], "every.log is 0"),
     (["--config.data.dir=FOLDER"], "data.name=phantom reads no files"),

@@ -15,7 +15,7 @@ import optax
 import pytest
 
 from jaxfake import errors, main
-from jaxfake.classifiers import augment, neural, programs
+from jaxfake.classifiers import neural, programs
 from jaxfake.data import pipeline
 from jaxfake.task import Rows
 
@@ -172,46 +172,6 @@ def test_frozen_moves_the_head_alone_and_follows_batch_statistics():
       assert same == (layer != "head"), (layer, name)
   stats = new.batch_stats["stem_bn"]["mean"]
   assert (stats != state.batch_stats["stem_bn"]["mean"]).all()
-
-
-@pytest.mark.parametrize("name", augment.AUGMENTATIONS)
-def test_augmentations_differ_by_image_and_keep_the_range(name):
-  x = jnp.tile(
-    jax.random.uniform(jax.random.key(1), (1, 32, 32, 1), minval=-1),
-    (8, 1, 1, 1),
-  )
-  y = jax.jit(functools.partial(augment.AUGMENTATIONS[name]))(
-    jax.random.key(0), x
-  )
-  assert y.shape == x.shape
-  assert len({a.tobytes() for a in np.asarray(y)}) > 1
-  assert jnp.abs(y).max() < 1.6
-  assert not jnp.allclose(y, x)
-
-
-def test_affine_keeps_flat_images_and_turns_about_the_centre():
-  key = jax.random.key(3)
-  flat = jnp.full((4, 33, 33, 1), 0.3)
-  np.testing.assert_allclose(augment.affine(key, flat), flat, atol=1e-6)
-  # A ramp stays a ramp: a bilinear warp of a plane is the plane, moved.
-  ramp = jnp.broadcast_to(
-    jnp.linspace(-1, 1, 33)[None, :, None, None], (4, 33, 33, 1)
-  )
-  middle = augment.affine(key, ramp)[:, 10:-10, 10:-10, 0]
-  second = middle[:, 2:] - 2 * middle[:, 1:-1] + middle[:, :-2]
-  np.testing.assert_allclose(second, 0, atol=1e-5)
-  # 8 degrees, 10 % and 5 % of the side at most.
-  slope = jnp.abs(middle[:, 1:] - middle[:, :-1]) * 16
-  assert slope.min() > 0.88 and slope.max() < 1.11
-  assert jnp.abs(middle - ramp[:, 10:-10, 10:-10, 0]).max() < 0.35
-
-
-def test_flip_mirrors_left_and_right_only():
-  x = jax.random.normal(jax.random.key(0), (32, 4, 6, 1))
-  y = augment.flip(jax.random.key(1), x)
-  kept = (y == x).all((1, 2, 3))
-  mirrored = (y == x[:, :, ::-1]).all((1, 2, 3))
-  assert (kept ^ mirrored).all() and 4 < mirrored.sum() < 28
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxfake import checkpoint, errors, models, platform, progress, workdir
-from jaxfake.classifiers import augment, evaluation
+from jaxfake import (
+  augment,
+  checkpoint,
+  errors,
+  models,
+  platform,
+  progress,
+  workdir,
+)
+from jaxfake.classifiers import evaluation
 from jaxfake.models import pretrained
 from jaxfake.task import Rows, Task
 
@@ -45,8 +53,7 @@ def check(config) -> None:
     raise errors.ConfigError(
       f"data.size is {config.data.size}: {c.name} takes images from {smallest}"
     )
-  for name in augmentations(config):
-    errors.check_choice("augment", name, augment.AUGMENTATIONS)
+  augment.names(config.augment)
   for field, value in (
     ("model.dropout", c.dropout),
     ("label_smoothing", config.label_smoothing),
@@ -62,10 +69,6 @@ def check(config) -> None:
     )
   if c.weights and not pathlib.Path(c.weights).exists():
     raise errors.ConfigError(f"model.weights is {c.weights}: no such file")
-
-
-def augmentations(config) -> tuple[str, ...]:
-  return tuple(name for name in config.augment.split(",") if name)
 
 
 def network(config, num_classes: int):
@@ -124,7 +127,7 @@ def make(config, splits, steps: int) -> Task:
   began; batch norm's statistics follow the train images where no weights were
   given, and are the weights' own otherwise.
   """
-  names, num_classes = augmentations(config), len(splits.classes)
+  names, num_classes = augment.names(config.augment), len(splits.classes)
   net = network(config, num_classes)
   score = platform.jit(scorer(config, num_classes))
   frozen = config.model.frozen

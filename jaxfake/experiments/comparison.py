@@ -198,10 +198,10 @@ def write(config, path: pathlib.Path, runs: list[Run], failed: dict) -> str:
   if not made:
     return "no run has finished"
   table = [formatted(row) for row in made]
-  first = next(x.result() for x in runs if x.result())
+  done = [x.result() for x in runs]
   workdir.write_csv(path / "table.csv", made)
   text = report.markdown(table)
-  about = about_lines(first, len(runs))
+  about = about_lines([x for x in done if x], len(runs))
   (path / "table.md").write_text("\n\n".join([*about, text]) + "\n")
   points = {budget: [] for budget in config.budgets}
   for row in made:
@@ -224,19 +224,24 @@ def write(config, path: pathlib.Path, runs: list[Run], failed: dict) -> str:
   return text
 
 
-def about_lines(result: dict, runs: int) -> list[str]:
-  """What was compared, on what, and how to read it."""
+def about_lines(results: list[dict], planned: int) -> list[str]:
+  """What was compared, on what, and how to read it; of the finished runs."""
+  result = results[0]
   dataset, counts = result["dataset"], result["counts"]
   size = result["config"]["data"]["size"]
-  ran = result["environments"][-1]
+  starts = [start for x in results for start in x["environments"]]
+  ran = starts[-1]
+  commits = dict.fromkeys((x["commit"] or "unknown")[:7] for x in starts)
+  days = sorted(x["date"][:10] for x in starts)
   overlap = sum(dataset["patient_overlap"].values())
   return [
     f"{dataset['name']}, {dataset['split']} split, {size} px:"
     f" {counts['test']['images']:,} test images of"
     f" {counts['test']['patients']:,} patients, {overlap} patients in two"
-    f" splits. {runs} runs on {ran['cpu'] or ran['devices'][0]}"
-    f" ({ran['cpu_count']} cores, {', '.join(ran['devices'])}),"
-    f" {ran['date'][:10]}, commit {(ran['commit'] or 'unknown')[:7]}.",
+    f" splits. {len(results)} of {planned} runs, the last on"
+    f" {ran['cpu'] or ran['devices'][0]} ({ran['cpu_count']} cores,"
+    f" {', '.join(ran['devices'])}); {days[0]} to {days[-1]}, commit"
+    f" {', '.join(commits)}.",
     "Intervals are over test patients, 95 %, means over the seeds of their"
     " ends; thresholds come from validation. Rows are sorted by accuracy within"
     " a budget; across budgets nothing is ranked. GFLOP: of scoring one image,"

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxfake import distances, errors, loop, platform
-from jaxfake.generators import augment, losses, measure
+from jaxfake import augment, distances, errors, loop, platform
+from jaxfake.generators import losses, measure
 from jaxfake.models import dcgan
 from jaxfake.task import Task
 
@@ -39,8 +39,7 @@ def check(config) -> None:
   errors.check_choice("data.size", config.data.size, dcgan.SIZES)
   errors.check_choice("model.channels", config.model.channels, (1, 3))
   errors.check_choice("loss", config.loss, losses.LOSSES)
-  for name in augmentations(config):
-    errors.check_choice("augment", name, augment.AUGMENTATIONS)
+  augment.names(config.augment)
   for field, least in (
     ("model.width", 1),
     ("model.max_width", 1),
@@ -58,10 +57,6 @@ def check(config) -> None:
       raise errors.ConfigError(f"{field} is {value}: expected 0 to below 1")
   if not config.opt.lr > 0:
     raise errors.ConfigError(f"opt.lr is {config.opt.lr}: expected above 0")
-
-
-def augmentations(config) -> tuple[str, ...]:
-  return tuple(name for name in config.augment.split(",") if name)
 
 
 def networks(config, classes):
@@ -105,7 +100,7 @@ def make(config, dataset) -> Task:
   generator, discriminator = networks(config, dataset.classes)
   loss = losses.LOSSES[config.loss]
   adam = optax.adam(config.opt.lr, b1=config.opt.b1, b2=config.opt.b2)
-  names = augmentations(config)
+  names = augment.names(config.augment)
 
   def init(key):
     kg, kd = jax.random.split(key)

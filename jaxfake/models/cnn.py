@@ -56,6 +56,4 @@ class CNN(nn.Module):
     # none does where XLA computes x again and rounds otherwise.
     largest = jnp.take_along_axis(x, x.argmax(1, keepdims=True), 1)[:, 0]
     x = jnp.concatenate([x.mean(1), largest], -1)  # (b, d)
-    if features:
-      return x
-    return layers.head(x, self.num_classes, self.dropout, train, self.dtype)
+    return layers.head(self, x, train, features)

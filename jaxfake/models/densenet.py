@@ -68,9 +68,7 @@ class DenseNet(nn.Module):
         x = jnp.concatenate([x, y], -1)
     x = norm_relu(x, "bn")
     x = x.mean((1, 2), dtype=jnp.float32)  # (b, d)
-    if features:
-      return x
-    return layers.head(x, self.num_classes, self.dropout, train, self.dtype)
+    return layers.head(self, x, train, features)
 
 
 DenseNet121 = functools.partial(DenseNet, blocks=(6, 12, 24, 16))

@@ -103,6 +103,4 @@ class EfficientNetB0(nn.Module):
     x = convolve(1280, (1, 1), name="top_conv")(x)
     x = nn.swish(norm(name="top_bn")(x))
     x = x.mean((1, 2), dtype=jnp.float32)  # (b, 1280)
-    if features:
-      return x
-    return layers.head(x, self.num_classes, self.dropout, train, self.dtype)
+    return layers.head(self, x, train, features)

@@ -108,6 +108,4 @@ class InceptionResNetV2(nn.Module):
       train, epsilon=1e-3, scale=False, dtype=self.dtype, name="conv_7b_bn"
     )(x)
     x = nn.relu(x).mean((1, 2), dtype=jnp.float32)  # (b, 1536)
-    if features:
-      return x
-    return layers.head(x, self.num_classes, self.dropout, train, self.dtype)
+    return layers.head(self, x, train, features)

@@ -164,6 +164,4 @@ class InceptionV3(nn.Module):
     for i in (9, 10):
       x = mixed_c(x, f"mixed{i}", chain)
     x = x.mean((1, 2), dtype=jnp.float32)  # (b, 2048)
-    if features:
-      return x
-    return layers.head(x, self.num_classes, self.dropout, train, self.dtype)
+    return layers.head(self, x, train, features)

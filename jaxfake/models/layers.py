@@ -97,15 +97,15 @@ def batch_norm(
 
 
 def head(
-  x: jax.Array,
-  num_classes: int,
-  dropout: float,
-  train: bool,
-  dtype: jax.typing.DTypeLike | None,
+  network: nn.Module, x: jax.Array, train: bool, features: bool
 ) -> jax.Array:
-  """Features (b, d) to float32 logits (b, num_classes)."""
-  x = nn.Dropout(dropout, deterministic=not train)(x)
-  return nn.Dense(num_classes, dtype=dtype, name="head")(x).astype(jnp.float32)
+  """Features (b, d) to float32 logits (b, num_classes), by the `num_classes`,
+  `dropout` and `dtype` of a network; or the features as float32."""
+  if features:
+    return x.astype(jnp.float32)
+  x = nn.Dropout(network.dropout, deterministic=not train)(x)
+  dense = nn.Dense(network.num_classes, dtype=network.dtype, name="head")
+  return dense(x).astype(jnp.float32)
 
 
 def check_size(network: nn.Module, x: jax.Array) -> None:

@@ -68,6 +68,4 @@ class MobileNetV1(nn.Module):
       x = convolve(width, (1, 1), name=f"conv_pw_{i}")(x)
       x = nn.relu6(norm(name=f"conv_pw_{i}_bn")(x))
     x = x.mean((1, 2), dtype=jnp.float32)  # (b, 1024)
-    if features:
-      return x
-    return layers.head(x, self.num_classes, self.dropout, train, self.dtype)
+    return layers.head(self, x, train, features)

@@ -77,6 +77,4 @@ class MobileNetV2(nn.Module):
     x = convolve(1280, (1, 1), name="Conv_1")(x)
     x = nn.relu6(norm(name="Conv_1_bn")(x))
     x = x.mean((1, 2), dtype=jnp.float32)  # (b, 1280)
-    if features:
-      return x
-    return layers.head(x, self.num_classes, self.dropout, train, self.dtype)
+    return layers.head(self, x, train, features)

@@ -143,6 +143,4 @@ class NASNetMobile(nn.Module):
     for i in range(9, 13):
       x, p = cells.normal(x, p, 176, f"{i}"), x
     x = nn.relu(x).mean((1, 2), dtype=jnp.float32)  # (b, 1056)
-    if features:
-      return x
-    return layers.head(x, self.num_classes, self.dropout, train, self.dtype)
+    return layers.head(self, x, train, features)

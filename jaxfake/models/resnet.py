@@ -78,9 +78,7 @@ class ResNet(nn.Module):
           x = conv_norm(x, wide, kernel, s, f"{name}_{k}")
           x = nn.relu(x if k < len(plan) else x + shortcut)
     x = x.mean((1, 2), dtype=jnp.float32)  # (b, d)
-    if features:
-      return x
-    return layers.head(x, self.num_classes, self.dropout, train, self.dtype)
+    return layers.head(self, x, train, features)
 
 
 Basic = functools.partial(ResNet, bottleneck=False)

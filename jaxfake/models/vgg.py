@@ -71,9 +71,7 @@ class VGG(nn.Module):
     x = nn.relu(hidden(name="fc1")(x))
     x = nn.Dropout(self.dropout, deterministic=not train)(x)
     x = nn.relu(hidden(name="fc2")(x))
-    if features:
-      return x.astype(jnp.float32)
-    return layers.head(x, self.num_classes, self.dropout, train, self.dtype)
+    return layers.head(self, x, train, features)
 
 
 VGG16 = functools.partial(VGG, convs=(2, 2, 3, 3, 3))

@@ -72,6 +72,4 @@ class Xception(nn.Module):
     x = nn.relu(separable(x, 1536, "block14_sepconv1"))
     x = nn.relu(separable(x, 2048, "block14_sepconv2"))
     x = x.mean((1, 2), dtype=jnp.float32)  # (b, 2048)
-    if features:
-      return x
-    return layers.head(x, self.num_classes, self.dropout, train, self.dtype)
+    return layers.head(self, x, train, features)
