@@ -158,9 +158,11 @@ def confusion(table: np.ndarray, classes) -> np.ndarray:
 def scatter(groups: dict[str, list[tuple]], xlabel: str, ylabel: str):
   """Named points {group: [(name, x, y, low, high)]}, x on a log scale, as RGB
   (h, w, 3)."""
+  from adjustText import adjust_text
   from matplotlib import ticker
 
   axes, pixels = _figure(9, 5.5)
+  labels = []
   for group, points in groups.items():
     if not points:
       continue
@@ -169,19 +171,15 @@ def scatter(groups: dict[str, list[tuple]], xlabel: str, ylabel: str):
     error = np.maximum([y - low, high - y], 0)
     axes.errorbar(x, y, error, fmt="o", capsize=2, alpha=0.8, label=group)
     for name, at_x, at_y in zip(names, x, y, strict=True):
-      axes.annotate(
-        name,
-        (at_x, at_y),
-        xytext=(4, 3),
-        textcoords="offset points",
-        fontsize=7,
-      )
+      labels.append(axes.text(at_x, at_y, name, fontsize=7))
   axes.set(xlabel=xlabel, ylabel=ylabel, xscale="log")
   axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
   axes.xaxis.set_major_formatter("{x:g}")
   axes.xaxis.set_minor_formatter(ticker.NullFormatter())
   axes.margins(x=0.12)  # Room for the names.
   axes.grid(alpha=0.3)
+  lines = dict(arrowstyle="-", color="gray", lw=0.5)
+  adjust_text(labels, ax=axes, arrowprops=lines)
   if any(groups.values()):
     axes.legend(loc="upper left", bbox_to_anchor=(0, 1.1), ncols=len(groups))
   return pixels()
