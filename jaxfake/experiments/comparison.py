@@ -198,10 +198,10 @@ def write(config, path: pathlib.Path, runs: list[Run], failed: dict) -> str:
   if not made:
     return "no run has finished"
   table = [formatted(row) for row in made]
-  done = [x.result() for x in runs]
+  done = [result for x in runs if (result := x.result())]
   workdir.write_csv(path / "table.csv", made)
   text = report.markdown(table)
-  about = about_lines([x for x in done if x], len(runs))
+  about = about_lines(done, len(runs))
   (path / "table.md").write_text("\n\n".join([*about, text]) + "\n")
   points = {budget: [] for budget in config.budgets}
   for row in made:
