@@ -52,7 +52,8 @@ def get_config(arg=""):
   c.model.dropout = 0.2
 
   # Of the networks.
-  c.opt = dict(lr=1e-3, weight_decay=1e-2, warmup=0.1, clip=1.0)
+  # The weights that are judged are averaged over about 1 / (1 - average) steps.
+  c.opt = dict(lr=1e-3, weight_decay=1e-2, warmup=0.1, clip=1.0, average=0.99)
   c.class_weights = True  # Each class counts the same, whatever its share.
   c.label_smoothing = 0.05
   # And brightness,contrast,translation,cutout; flip, which mirrors the heart.

@@ -42,6 +42,7 @@ def get_config(arg=""):
   c.model.latents = 100
   c.model.width = 4 if tiny else 32 if quick else 64  # At the largest map.
   c.model.max_width = 1024
+  c.model.upsample = "transpose"  # Or resize.
   c.model.channels = 1
   c.model.conditional = False  # On the class.
 

@@ -1,5 +1,6 @@
 """The networks: shapes, the published parameter counts, initialisation."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import ml_collections
@@ -10,7 +11,13 @@ from jaxfake.models import dcgan
 
 
 def networks(size, num_classes=0, **changes):
-  model = dict(width=64, max_width=1024, channels=1, conditional=False)
+  model = dict(
+    width=64,
+    max_width=1024,
+    channels=1,
+    conditional=False,
+    upsample="transpose",
+  )
   config = ml_collections.ConfigDict(model | changes)
   return dcgan.make(config, num_classes, size)
 
@@ -84,3 +91,38 @@ def test_the_class_reaches_both_networks_only_when_conditional():
         network.apply(v, value, jnp.array([c]), train=False) for c in (0, 1)
       )
       assert bool((a != b).any()) == conditional
+
+
+def test_resizing_repeats_pixels_and_convolves():
+  generator, _ = networks(32, width=2, upsample="resize")
+  v = generator.init(
+    jax.random.key(0), jnp.zeros((2, 100)), jnp.zeros(2, jnp.int32), train=True
+  )
+  kernels = {
+    name: x["kernel"].shape for name, x in v["params"].items() if "kernel" in x
+  }
+  assert sorted(kernels) == [
+    "ConvTranspose_0",
+    "Conv_0",
+    "Conv_1",
+    "Conv_2",
+  ] and {kernels[f"Conv_{i}"][:2] for i in range(3)} == {(3, 3)}
+
+  class Doubled(dcgan.Generator):
+    @nn.compact
+    def __call__(self, x):
+      return self.doubled(x, 5)
+
+  layer = Doubled([], upsample="resize")
+  x = jax.random.normal(jax.random.key(1), (1, 4, 4, 3))
+  variables = layer.init(jax.random.key(2), x)
+  got = layer.apply(variables, x)
+  twice = jnp.repeat(jnp.repeat(x, 2, 1), 2, 2)
+  want = jax.lax.conv_general_dilated(
+    twice,
+    variables["params"]["Conv_0"]["kernel"],
+    (1, 1),
+    "SAME",
+    dimension_numbers=("NHWC", "HWIO", "NHWC"),
+  )
+  np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-6)

@@ -145,6 +145,21 @@ def test_step_is_the_textbook_one():
   )
 
 
+def test_what_is_judged_is_the_average_of_the_steps():
+  """By hand over three steps; with average=0 it is the last weights."""
+  for average in (0.15, 0.0):
+    task, state, step = compiled(opt__average=average)
+    want = state.params["head"]["bias"]
+    for i in range(3):
+      state, _ = step(state, batch())
+      decay = min(average, (i + 1) / (i + 10))
+      want = decay * want + (1 - decay) * state.params["head"]["bias"]
+    judged = task.model(state)
+    np.testing.assert_allclose(judged["params"]["head"]["bias"], want, 1e-5)
+  last = {"params": state.params, "batch_stats": state.batch_stats}
+  jax.tree.map(np.testing.assert_array_equal, judged, last)
+
+
 def test_class_weights_by_hand():
   weights = neural.class_weights(np.array([0, 0, 0, 1]), 2)
   np.testing.assert_allclose(weights, [4 / 6, 2])

@@ -39,6 +39,7 @@ class State(struct.PyTreeNode):
   params: Any
   batch_stats: Any
   opt: Any
+  average: Any  # What is evaluated: of what learns, over the last steps.
 
 
 def check(config) -> None:
@@ -58,6 +59,7 @@ def check(config) -> None:
     ("model.dropout", c.dropout),
     ("label_smoothing", config.label_smoothing),
     ("opt.warmup", opt.warmup),
+    ("opt.average", opt.average),
   ):
     if not 0 <= value < 1:
       raise errors.ConfigError(f"{field} is {value}: expected 0 to below 1")
@@ -145,20 +147,27 @@ def make(config, splits, steps: int) -> Task:
     size, channels = config.data.size, config.model.channels
     x = jnp.zeros((1, size, size, channels))
     variables = net.init(key, x, train=False)
-    params = variables["params"]
+    params, stats = variables["params"], variables.get("batch_stats", {})
     return State(
       jnp.zeros((), jnp.int32),
       jnp.uint32(config.seed),
       params,
-      variables.get("batch_stats", {}),
+      stats,
       opt.init(learnt(params)),
+      copied(params, stats),
     )
+
+  def copied(params, stats):
+    # The average must not share buffers with what it averages: both are
+    # donated to the step.
+    return jax.tree.map(jnp.copy, (learnt(params), stats))
 
   def start(state: State) -> State:
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     weights, name = config.model.weights, config.model.name
     check_variant(config)
-    return state.replace(**initial(weights, name, variables))
+    state = state.replace(**initial(weights, name, variables))
+    return state.replace(average=copied(state.params, state.batch_stats))
 
   def step(state: State, batch):
     key = jax.random.fold_in(jax.random.key(state.seed), state.step)
@@ -193,10 +202,24 @@ def make(config, splits, steps: int) -> Task:
       "accuracy": (logits.argmax(-1) == label).mean(),
       "gradient": optax.tree.norm(gradient),
     }
-    params = state.params | optax.apply_updates(trained, updates)
+    trained = optax.apply_updates(trained, updates)
     stats = stats if adapt else state.batch_stats
-    new = State(state.step + 1, state.seed, params, stats, opt_state)
+    new = State(
+      state.step + 1,
+      state.seed,
+      state.params | trained,
+      stats,
+      opt_state,
+      averaged(state.step, state.average, (trained, stats)),
+    )
     return new, metrics
+
+  def averaged(step, average, new):
+    """Exponentially (Polyak and Juditsky, 1992), over fewer steps at first."""
+    decay = jnp.minimum(config.opt.average, (step + 1) / (step + 10))
+    # In this form what does not change stays as it is, to the bit.
+    mix = lambda a, b: (b + decay * (a - b)).astype(a.dtype)
+    return jax.tree.map(mix, average, new)
 
   @jax.jit
   def labelled(logits, batch):
@@ -212,7 +235,8 @@ def make(config, splits, steps: int) -> Task:
     return evaluation.validation(logits, label, weights)
 
   def model(state):
-    return {"params": state.params, "batch_stats": state.batch_stats}
+    trained, stats = state.average
+    return {"params": state.params | trained, "batch_stats": stats}
 
   def conclude(variables, gather):
     val, test = (

@@ -37,6 +37,7 @@ def check(config) -> None:
   """Raises ConfigError for values no run could use."""
   errors.check_choice("model.name", config.model.name, MODELS)
   errors.check_choice("data.size", config.data.size, dcgan.SIZES)
+  errors.check_choice("model.upsample", config.model.upsample, dcgan.UPSAMPLES)
   errors.check_choice("model.channels", config.model.channels, (1, 3))
   errors.check_choice("loss", config.loss, losses.LOSSES)
   augment.names(config.augment)
