@@ -24,7 +24,7 @@ def get_config(arg=""):
   c.dtype = "float32"  # Of the arithmetic; or bfloat16, for GPU and TPU.
 
   c.data = ml_collections.ConfigDict()
-  c.data.name = "phantom"  # Or chest_xray, generated.
+  c.data.name = "phantom"  # Or chest_xray, generated, real_or_fake.
   c.data.dir = ""  # The folder, where the name needs one.
   c.data.size = 32 if tiny else 64 if quick else 96  # Pixels a side.
   c.data.fit = "crop"  # Or pad, stretch: how a picture becomes square.
@@ -35,6 +35,10 @@ def get_config(arg=""):
   c.data.phantom = dict(
     images=160 if tiny else 1200 if quick else 8000, seed=0, nodules=False
   )
+
+  # Of real_or_fake: the kind of the reals, which `dir` holds; a folder that
+  # jaxfake.sample made; the JPEG quality both are encoded with.
+  c.data.real_or_fake = dict(real="phantom", fakes="", quality=90)
 
   c.model = ml_collections.ConfigDict()
   # cnn; resnet18, 34, 50, 101, 152; densenet121, 169, 201; vgg16, 19;

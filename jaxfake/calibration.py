@@ -99,6 +99,25 @@ def choose_threshold(labels: np.ndarray, score: np.ndarray) -> float:
   return float(middle if middle > lower[i] else upper[i])
 
 
+def choose_uncertain(
+  labels: np.ndarray, score: np.ndarray, share: float = 0.01
+) -> tuple[float, float]:
+  """Between which scores nothing is said: `score <= low` is 0, `>= high` is 1.
+
+  One end is what `share` of class 0 lies above, the other what `share` of class
+  1 lies below, of labels (n,) and scores (n,): where the classes overlap, the
+  scores that both reach are uncertain, and where they do not, those that
+  neither reaches. Raises DataError where a class is missing.
+  """
+  metrics.roc(labels, score)  # Checks them.
+  labels, score = np.asarray(labels), np.asarray(score, np.float64)
+  ends = (
+    np.quantile(score[labels == 0], 1 - share, method="higher"),
+    np.quantile(score[labels == 1], share, method="lower"),
+  )
+  return float(min(ends)), float(max(ends))
+
+
 def _check(logits) -> np.ndarray:
   logits = np.asarray(logits, np.float64)
   if logits.ndim != 2 or logits.shape[1] < 2 or not np.isfinite(logits).all():

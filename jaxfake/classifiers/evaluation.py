@@ -79,17 +79,20 @@ def validation(logits, labels, weights) -> dict[str, float]:
 def conclude(splits, val: Scored, test: Scored) -> dict:
   """Calibration from `val`, figures of `test`, pictures, predictions.
 
-  {"calibration": {"temperature", "threshold"}, "figures", "uncalibrated",
-  "predictions", and pictures}: see metrics.figures and workdir.finish.
+  {"calibration": {"temperature", "threshold", "uncertain"}, "figures",
+  "uncalibrated", "predictions", and pictures}: see metrics.figures and workdir.finish.
   `uncalibrated` has ece and brier before temperature scaling.
   """
   classes = splits.classes
   temperature = calibration.fit_temperature(val.logits, val.labels)
   probabilities = calibration.softmax(test.logits, temperature)
-  threshold = None  # With more than two classes the likeliest is called.
+  threshold = uncertain = (
+    None  # With more than two classes the likeliest is called.
+  )
   if len(classes) == 2:
     p = calibration.softmax(val.logits, temperature)[:, 1]
     threshold = calibration.choose_threshold(val.labels, p)
+    uncertain = calibration.choose_uncertain(val.labels, p)
   at = 0.5 if threshold is None else threshold
 
   def figures(p):
@@ -108,6 +111,7 @@ def conclude(splits, val: Scored, test: Scored) -> dict:
     "calibration": {
       "temperature": temperature,
       "threshold": threshold,
+      "uncertain": uncertain,
       "positive": classes[1] if len(classes) == 2 else None,
       "fitted_on": "val",
     },

@@ -15,6 +15,7 @@ import numpy as np
 
 from jaxfake import calibration, errors, loop, models, platform, workdir
 from jaxfake.classifiers import evaluation, features, fitted, neural
+from jaxfake.data import pipeline, real_or_fake
 from jaxfake.task import schedule
 
 NAMES = (*models.MODELS, *fitted.PROGRAMS)
@@ -55,6 +56,16 @@ class Classifier(NamedTuple):
   logits: Callable
   temperature: float
   threshold: float | None  # Of the second of two classes.
+  # No verdict between these; where there are two classes.
+  uncertain: tuple[float, float] | None
+
+  def canonical(self, gray: np.ndarray) -> np.ndarray:
+    """uint8 (s, s, 1) of uint8 gray (h, w): what the program's own images
+    were put through."""
+    data = self.config.data
+    if data.name == "real_or_fake":
+      return real_or_fake.canonical(gray, data)[..., None]
+    return pipeline.fit(gray, data.size, data.fit, data.kernel)[..., None]
 
   def probabilities(self, images: np.ndarray) -> np.ndarray:
     """Calibrated, float64 (n, k), of uint8 images (n, s, s, 1)."""
@@ -80,7 +91,12 @@ def load(path: pathlib.Path) -> Classifier:
     logits = program.logits
   told = result["calibration"]
   return Classifier(
-    config, classes, logits, told["temperature"], told["threshold"]
+    config,
+    classes,
+    logits,
+    told["temperature"],
+    told["threshold"],
+    told["uncertain"],
   )
 
 

@@ -17,7 +17,7 @@ import sys
 from jaxfake import errors
 from jaxfake.data import folders
 
-NAMES = "phantom", "chest_xray", "generated"
+NAMES = "phantom", "chest_xray", "generated", "real_or_fake"
 POLICIES = "official", "patient"
 UNREADABLE = "stop", "skip"
 VIEWS = 4  # Images of one phantom patient: anatomy.VIEWS_PER_PATIENT.
@@ -89,6 +89,10 @@ def prepare(data) -> Dataset:
       raise errors.ConfigError(
         f"data.{field}={data[field]!r}: expected one of {', '.join(allowed)}"
       )
+  if data.name == "real_or_fake":
+    from jaxfake.data import real_or_fake
+
+    return real_or_fake.prepare(data)
   recipes = dict(phantom=_phantom, chest_xray=_folder, generated=_folder)
   cls, recipe, facts = recipes[data.name](data)
   directory = _prepared(cls, recipe)

@@ -1,0 +1,176 @@
+"""Real and synthetic radiographs as one data set, its classes real and fake.
+
+What could tell them apart without looking at the picture is taken away:
+
+- Both go through one canonical path, `canonical`: uint8 gray, made square and
+  resized by the same kernel, then encoded as JPEG of the same quality and
+  decoded again. A user's file takes the same path before it is scored.
+- Every split has as many fakes as reals of each finding, as far as the fakes'
+  generator was told one.
+- The reals are split by patient, as for the generator. A fake's split is a hash
+  of its seed and index.
+"""
+
+import dataclasses
+import hashlib
+import io
+import json
+
+import numpy as np
+from PIL import Image
+
+from jaxfake import data as datasets
+from jaxfake import errors
+from jaxfake.data import folders, pipeline
+
+CLASSES = "real", "fake"
+REALS = "phantom", "chest_xray"
+
+
+def encoded(image: np.ndarray, data) -> bytes:
+  """The JPEG file of uint8 gray (h, w), as every image is scored."""
+  image = pipeline.fit(image, data.size, data.fit, data.kernel)
+  out = io.BytesIO()
+  Image.fromarray(image).save(out, "JPEG", quality=data.real_or_fake.quality)
+  return out.getvalue()
+
+
+def canonical(image: np.ndarray, data) -> np.ndarray:
+  """uint8 gray (h, w) of any size to what is scored, (size, size)."""
+  with Image.open(io.BytesIO(encoded(image, data)), formats=["JPEG"]) as jpeg:
+    return np.array(jpeg)
+
+
+class Source:
+  """Reals, then fakes, of one split; what data.builders.Source promises."""
+
+  def __init__(self, parts, data):
+    self._parts, self._data = parts, data
+    self._ends = np.cumsum([len(part) for part in parts])
+
+  def __len__(self) -> int:
+    return int(self._ends[-1])
+
+  def __repr__(self) -> str:  # Grain prints its sources; not every item.
+    return f"Source(real_or_fake, {len(self)} images)"
+
+  def column(self, name: str) -> list:
+    """One fact of every image. "label" is 1 of a fake; "finding" is what the
+    image shows, or -1."""
+    if name == "label":
+      return [int(i >= self._ends[0]) for i in range(len(self))]
+    name = "label" if name == "finding" else name
+    return [x for part in self._parts for x in part.column(name)]
+
+  def raw(self, i: int) -> np.ndarray:
+    """An image as it was read, uint8 (h, w)."""
+    fake = i >= self._ends[0]
+    return self._parts[fake][i - self._ends[0] * fake]["image"][..., 0]
+
+  def __getitem__(self, i: int) -> dict:
+    image = canonical(self.raw(i), self._data)
+    return {"image": image[..., None], "label": int(i >= self._ends[0])}
+
+
+@dataclasses.dataclass(frozen=True)
+class RealOrFake(datasets.Dataset):
+  """A data set of two; `directory` is unused."""
+
+  sources: dict = dataclasses.field(default_factory=dict, repr=False)
+
+  def source(self, split: str) -> Source:
+    if split not in self.sources:
+      raise errors.DataError(f"{self.name} has no {split} images")
+    return self.sources[split]
+
+
+def prepare(data) -> RealOrFake:
+  """What `config.data` names: `real_or_fake.real` is the kind of `dir`'s data,
+  `real_or_fake.fakes` a folder that jaxfake.sample made.
+
+  Raises ConfigError, DataError.
+  """
+  own = data.real_or_fake
+  errors.check_choice("data.real_or_fake.real", own.real, REALS)
+  if own.quality not in range(1, 101):
+    raise errors.ConfigError(
+      f"data.real_or_fake.quality is {own.quality}: expected 1 to 100"
+    )
+  if not own.fakes:
+    raise errors.ConfigError(
+      "data.real_or_fake.fakes is '': expected a folder made by python -m"
+      " jaxfake.sample"
+    )
+  real = datasets.prepare(_changed(data, name=own.real))
+  fake = datasets.prepare(
+    _changed(data, name="generated", dir=own.fakes, split="patient")
+  )
+  parts, sources = (real, fake), {}
+  told = all(x >= 0 for x in fake.source("train").column("label"))
+  if told and real.classes != fake.classes:
+    raise errors.DataError(
+      f"{own.fakes}: its classes are {', '.join(fake.classes)}, those of the"
+      f" reals {', '.join(real.classes)}"
+    )
+  for split in folders.SPLITS:
+    if all(split in part.facts["counts"] for part in parts):
+      sides = [part.source(split) for part in parts]
+      chosen = matched(*(x.column("label") for x in sides), told)
+      sides = [
+        pipeline.task.Subset(side, i)
+        for side, i in zip(sides, chosen, strict=True)
+      ]
+      sources[split] = Source(sides, data)
+  facts = _facts(data, real, fake, sources, told)
+  return RealOrFake("real_or_fake", CLASSES, facts, "", sources)
+
+
+def _changed(data, **changes):
+  changed = data.copy_and_resolve_references()
+  changed.update(changes)
+  return changed
+
+
+def matched(real, fake, told: bool) -> tuple[np.ndarray, np.ndarray]:
+  """Indices into two lists of findings: as many of each from both, as many as
+  there are, spread evenly. Where not `told`, a finding counts for nothing."""
+  real, fake = np.asarray(real), np.asarray(fake)
+  chosen = [], []
+  for finding in np.union1d(real, fake) if told else (None,):
+    places = [
+      np.flatnonzero(x == finding) if told else np.arange(len(x))
+      for x in (real, fake)
+    ]
+    n = min(map(len, places))
+    for indices, where in zip(chosen, places, strict=True):
+      indices.append(where[np.arange(n) * len(where) // max(n, 1)])
+  return tuple(np.sort(np.concatenate(x)) for x in chosen)
+
+
+def _facts(data, real, fake, sources, told) -> dict:
+  counts, patients = {}, {}
+  for split, source in sources.items():
+    labels, names = source.column("label"), source.column("patient")
+    counts[split] = {c: labels.count(i) for i, c in enumerate(CLASSES)}
+    patients[split] = len(set(names))
+  both = {"real": real.facts, "fake": fake.facts}
+  made_of = [x["content_sha256"] for x in both.values()] + [
+    data.real_or_fake.quality
+  ]
+  digest = hashlib.sha256(json.dumps(made_of).encode()).hexdigest()
+  mix = "the same in every split" if told else "not known of the fakes"
+  return {
+    "name": "real_or_fake",
+    "fingerprint": digest[:16],
+    "content_sha256": digest,
+    "split": real.facts["split"],
+    "classes": list(CLASSES),
+    "counts": counts,
+    "patients": patients,
+    "patient_overlap": real.facts["patient_overlap"],
+    "image_sizes": {k: x["image_sizes"] for k, x in both.items()},
+    "findings": mix,
+    "skipped": real.facts["skipped"] + fake.facts["skipped"],
+    "skipped_files": real.facts["skipped_files"],
+    "sources": both,
+  }
