@@ -37,8 +37,12 @@ def get_config(arg=""):
   )
 
   # Of real_or_fake: the kind of the reals, which `dir` holds; a folder that
-  # jaxfake.sample made; the JPEG quality both are encoded with.
-  c.data.real_or_fake = dict(real="phantom", fakes="", quality=90)
+  # jaxfake.sample made; the share of the side that a black frame covers, and
+  # whether histograms are made uniform: what the border and the gray values
+  # would give away.
+  c.data.real_or_fake = dict(
+    real="phantom", fakes="", frame=1 / 16, equalise=True
+  )
 
   c.model = ml_collections.ConfigDict()
   # cnn; resnet18, 34, 50, 101, 152; densenet121, 169, 201; vgg16, 19;

@@ -144,10 +144,14 @@ def run(config, path: pathlib.Path) -> int:
   import jax
 
   from jaxfake import progress
-  from jaxfake.experiments import comparison, few_images
+  from jaxfake.experiments import comparison, few_images, study
 
   progress.quiet = jax.process_index() > 0
-  experiments = {"comparison": comparison, "few_images": few_images}
+  experiments = {
+    "comparison": comparison,
+    "few_images": few_images,
+    "study": study,
+  }
   if config.task in experiments:
     return experiments[config.task].run(config, path, train)
   return train(config, path)

@@ -139,6 +139,24 @@ def reliability(lines: dict[str, tuple]) -> np.ndarray:
   return pixels()
 
 
+def intervals(groups: dict[str, list[tuple]], xlabel: str) -> np.ndarray:
+  """Figures {group: [(name, value, low, high)]}, each name's groups side by
+  side, with their intervals, as RGB (h, w, 3)."""
+  names = [name for name, *_ in next(iter(groups.values()))]
+  axes, pixels = _figure(7, 1.2 + 0.45 * len(names))
+  for i, (group, points) in enumerate(groups.items()):
+    _, value, low, high = zip(*points, strict=True)
+    value = np.array(value)
+    y = np.arange(len(names)) + 0.16 * (i - (len(groups) - 1) / 2)
+    error = np.maximum([value - low, high - value], 0)
+    axes.errorbar(value, y, xerr=error, fmt="o", capsize=3, label=group)
+  axes.set(xlabel=xlabel, ylim=(len(names) - 0.5, -0.5))
+  axes.set_yticks(range(len(names)), names)
+  axes.grid(alpha=0.3)
+  axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(groups))
+  return pixels()
+
+
 def confusion(table: np.ndarray, classes) -> np.ndarray:
   """Counts (k, k), rows the true class, as RGB (h, w, 3)."""
   side = 2.2 + 0.8 * len(classes)

@@ -23,7 +23,9 @@ _PAGE = jinja2.Environment(autoescape=True).from_string("""\
 </style>
 <h1>{{ title }}</h1>
 {% for kind, part in parts -%}
-{% if kind == "text" -%}
+{% if kind == "heading" -%}
+<h2>{{ part }}</h2>
+{% elif kind == "text" -%}
 <p>{{ part }}</p>
 {% elif kind == "table" -%}
 <div class="wide"><table>
@@ -39,6 +41,10 @@ _PAGE = jinja2.Environment(autoescape=True).from_string("""\
 {% endfor -%}
 </html>
 """)
+
+
+class Heading(str):
+  """A part of a page that begins a section."""
 
 
 def count(n: int | None) -> str:
@@ -60,14 +66,29 @@ def markdown(table: list[dict[str, str]]) -> str:
 
 
 def page(title: str, parts: list) -> str:
-  """HTML that needs nothing else: parts are texts, tables (lists of rows of
-  equal keys) and PNG files."""
-  kinds = {str: "text", list: "table"}
+  """HTML that needs nothing else: parts are Headings, texts, tables (lists of
+  rows of equal keys) and PNG files."""
+  kinds = {Heading: "heading", str: "text", list: "table"}
   return _PAGE.render(
     title=title,
     parts=[(kinds.get(type(part), "picture"), part) for part in parts],
     encoded=_encoded,
   )
+
+
+def markdown_page(title: str, parts: list, folder: pathlib.Path) -> str:
+  """The same parts as Markdown, pictures as links relative to `folder`."""
+  written = [f"# {title}"]
+  for part in parts:
+    if isinstance(part, Heading):
+      written.append(f"## {part}")
+    elif isinstance(part, str):
+      written.append(part)
+    elif isinstance(part, list):
+      written.append(markdown(part))
+    else:
+      written.append(f"![{part.stem}]({part.relative_to(folder)})")
+  return "\n\n".join(written) + "\n"
 
 
 def _encoded(path: pathlib.Path) -> str:

@@ -157,6 +157,13 @@ def begin(out: pathlib.Path, facts: dict) -> int:
   return len(rows)
 
 
+def finished(out: pathlib.Path, count: int) -> bool:
+  """Whether a folder holds so many samples already."""
+  from jaxfake import workdir
+
+  return len(workdir.read_lines(out / "manifest.jsonl")) >= count
+
+
 def count_records(shard: pathlib.Path) -> int:
   from array_record.python import array_record_data_source
 

@@ -109,6 +109,12 @@ def write_csv(path: pathlib.Path, rows: list[dict]) -> None:
   part.replace(path)
 
 
+def read_csv(path: pathlib.Path) -> list[dict[str, str]]:
+  """The rows of a file that write_csv wrote, as text."""
+  with open(path, newline="") as file:
+    return list(csv.DictReader(file))
+
+
 def read_json(path: pathlib.Path):
   """Raises ConfigError where the file is not there or not JSON."""
   try:

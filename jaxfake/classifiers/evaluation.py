@@ -80,8 +80,8 @@ def conclude(splits, val: Scored, test: Scored) -> dict:
   """Calibration from `val`, figures of `test`, pictures, predictions.
 
   {"calibration": {"temperature", "threshold", "uncertain"}, "figures",
-  "uncalibrated", "predictions", and pictures}: see metrics.figures and workdir.finish.
-  `uncalibrated` has ece and brier before temperature scaling.
+  "uncalibrated", "predictions", and pictures}: see metrics.figures and
+  workdir.finish. `uncalibrated` has ece and brier before temperature scaling.
   """
   classes = splits.classes
   temperature = calibration.fit_temperature(val.logits, val.labels)

@@ -3,8 +3,10 @@
 What could tell them apart without looking at the picture is taken away:
 
 - Both go through one canonical path, `canonical`: uint8 gray, made square and
-  resized by the same kernel, then encoded as JPEG of the same quality and
-  decoded again. A user's file takes the same path before it is scored.
+  resized by the same kernel, a black frame laid over the border, the histogram
+  inside it made uniform. A user's file takes the same path before it is scored.
+  On fakes of a half-trained DCGAN, without the last two, the ends of the
+  histogram alone had an AUC of .77, the border .70.
 - Every split has as many fakes as reals of each finding, as far as the fakes'
   generator was told one.
 - The reals are split by patient, as for the generator. A fake's split is a hash
@@ -13,11 +15,10 @@ What could tell them apart without looking at the picture is taken away:
 
 import dataclasses
 import hashlib
-import io
 import json
 
 import numpy as np
-from PIL import Image
+from scipy import ndimage
 
 from jaxfake import data as datasets
 from jaxfake import errors
@@ -27,18 +28,32 @@ CLASSES = "real", "fake"
 REALS = "phantom", "chest_xray"
 
 
-def encoded(image: np.ndarray, data) -> bytes:
-  """The JPEG file of uint8 gray (h, w), as every image is scored."""
-  image = pipeline.fit(image, data.size, data.fit, data.kernel)
-  out = io.BytesIO()
-  Image.fromarray(image).save(out, "JPEG", quality=data.real_or_fake.quality)
-  return out.getvalue()
-
-
 def canonical(image: np.ndarray, data) -> np.ndarray:
   """uint8 gray (h, w) of any size to what is scored, (size, size)."""
-  with Image.open(io.BytesIO(encoded(image, data)), formats=["JPEG"]) as jpeg:
-    return np.array(jpeg)
+  own = data.real_or_fake
+  image = pipeline.fit(image, data.size, data.fit, data.kernel)
+  wide = round(own.frame * data.size)
+  inside = slice(wide, data.size - wide)
+  framed = np.zeros_like(image)
+  picture = image[inside, inside]
+  framed[inside, inside] = equalised(picture) if own.equalise else picture
+  return framed
+
+
+def equalised(image: np.ndarray) -> np.ndarray:
+  """uint8 (h, w) with its values spread evenly over 0 to 255, exactly.
+
+  Exact histogram specification (Coltuc, Bolon and Chassery, 2006,
+  doi:10.1109/TIP.2005.864170): pixels are ranked by value, equal ones by the
+  means of their surroundings. Unlike the usual equalisation it leaves no trace
+  of how many pixels were black, in what a histogram shows.
+  """
+  x = image.astype(np.float32)
+  means = [ndimage.uniform_filter(x, side) for side in (5, 3)]
+  order = np.lexsort([key.ravel() for key in (*means, x)])  # By the last first.
+  out = np.empty(x.size, np.uint8)
+  out[order] = np.arange(x.size) * 256 // x.size
+  return out.reshape(image.shape)
 
 
 class Source:
@@ -64,7 +79,7 @@ class Source:
 
   def raw(self, i: int) -> np.ndarray:
     """An image as it was read, uint8 (h, w)."""
-    fake = i >= self._ends[0]
+    fake = int(i >= self._ends[0])
     return self._parts[fake][i - self._ends[0] * fake]["image"][..., 0]
 
   def __getitem__(self, i: int) -> dict:
@@ -92,9 +107,9 @@ def prepare(data) -> RealOrFake:
   """
   own = data.real_or_fake
   errors.check_choice("data.real_or_fake.real", own.real, REALS)
-  if own.quality not in range(1, 101):
+  if not 0 <= own.frame < 0.5:
     raise errors.ConfigError(
-      f"data.real_or_fake.quality is {own.quality}: expected 1 to 100"
+      f"data.real_or_fake.frame is {own.frame}: expected 0 to below 0.5"
     )
   if not own.fakes:
     raise errors.ConfigError(
@@ -153,9 +168,11 @@ def _facts(data, real, fake, sources, told) -> dict:
     labels, names = source.column("label"), source.column("patient")
     counts[split] = {c: labels.count(i) for i, c in enumerate(CLASSES)}
     patients[split] = len(set(names))
+  own = data.real_or_fake
   both = {"real": real.facts, "fake": fake.facts}
   made_of = [x["content_sha256"] for x in both.values()] + [
-    data.real_or_fake.quality
+    own.equalise,
+    own.frame,
   ]
   digest = hashlib.sha256(json.dumps(made_of).encode()).hexdigest()
   mix = "the same in every split" if told else "not known of the fakes"

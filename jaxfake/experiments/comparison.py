@@ -51,14 +51,23 @@ def plan(config, path: pathlib.Path) -> list[Run]:
       c = ml_collections.ConfigDict(config.classifier.to_dict())
       c.seed, c.epochs = seed, limits.epochs
       c.data.train_images = limits.train_images
-      try:
-        c.update(changes)
-      except (KeyError, TypeError, ValueError) as error:
-        raise errors.ConfigError(f"programs.{name}: {error}") from error
+      changed(c, changes, f"programs.{name}")
       programs.check(c)
       place = path / "runs" / f"{name}-seed{seed}"
       runs.append(Run(name, budget, c, place))
   return runs
+
+
+def changed(config, changes, where: str):
+  """A configuration after changes to its fields, in place.
+
+  Raises ConfigError naming `where` the changes stand, if they do not fit.
+  """
+  try:
+    config.update(changes)
+  except (KeyError, TypeError, ValueError) as error:
+    raise errors.ConfigError(f"{where}: {error}") from error
+  return config
 
 
 def check(config) -> None:

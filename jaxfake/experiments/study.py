@@ -1,0 +1,182 @@
+"""The whole study, a chain of ordinary runs: classifiers on the originals,
+deepfakes of the same train patients, what the classifiers make of them, and
+detectors that tell the two apart, tested on generators they never saw.
+
+classifiers/NAME, generators/NAME, detectors/NAME   runs
+fakes/NAME                                          folders of jaxfake.sample
+audit.json                                          what could leak
+report.html, report.md, pictures/                   to read
+result.json                                         all figures
+
+A finished run is not run again: the same command goes on where it stopped.
+"""
+
+from collections.abc import Callable
+import pathlib
+import time
+from typing import NamedTuple
+
+import jax
+
+from jaxfake import data, errors, progress, sample, workdir
+from jaxfake.classifiers import programs
+from jaxfake.data import pipeline
+from jaxfake.experiments import study_figures, study_report
+from jaxfake.experiments import study_runs as runs
+from jaxfake.generators import gan
+
+SHOWN_SEED, DETECTORS_SEED = 0, 1  # Of sampling: other fakes, by other latents.
+
+
+class Step(NamedTuple):
+  """One link of the chain; `work() -> exit code`, `done` before it began."""
+
+  name: str
+  done: bool
+  work: Callable
+
+
+def check(config) -> None:
+  """Raises ConfigError for values no study could use."""
+  if jax.process_count() > 1:
+    raise errors.ConfigError("task study runs in one process")
+  errors.check_choice("data.name", config.data.name, ("phantom", "chest_xray"))
+  for group, needed in (
+    ("generators", runs.TRAINED),
+    ("generators", config.foreign),
+    ("classifiers", "cnn"),
+    ("detectors", "cnn"),
+  ):
+    if needed not in config[group]:
+      raise errors.ConfigError(
+        f"{group} are {', '.join(config[group])}: expected {needed} among them"
+      )
+  if config.foreign == runs.TRAINED:
+    raise errors.ConfigError(
+      f"foreign is {config.foreign!r}: expected a generator that detectors do"
+      " not learn from"
+    )
+  for name in config.fakes:
+    if config.fakes[name] < 2:
+      raise errors.ConfigError(
+        f"fakes.{name} is {config.fakes[name]}: expected at least 2"
+      )
+  for name in runs.generators(config):
+    gan.check(runs.generator(config, name))
+  for name in config.classifiers:
+    programs.check(runs.classifier(config, name))
+  for name in config.detectors:
+    programs.check(runs.detector(config, name, pathlib.Path()))
+  pipeline.check(runs.classifier(config, "cnn").data)
+
+
+def run(config, path: pathlib.Path, train) -> int:
+  """Runs what is left and writes the report; returns an exit code.
+
+  `train(config, path)` does one run and returns its exit code: another than 0
+  ends the study, to be continued by the same command.
+  """
+  check(config)
+  path = path.absolute()  # Runs name each other's folders.
+  folder = workdir.Workdir(path)
+  folder.claim()
+  try:
+    # Not compared with what was here: every run compares its own.
+    workdir.write_json(path / "config.json", config.to_dict())
+    return _run(config, path, train)
+  finally:
+    folder.close()
+
+
+def _run(config, path, train) -> int:
+  dataset = data.prepare(runs.classifier(config, "cnn").data)
+  progress.say(dataset.summary())
+  if len(dataset.classes) != 2:
+    raise errors.DataError(
+      f"classes are {', '.join(dataset.classes)}: expected two"
+    )
+  before = steps(config, path, train, dataset)
+  detectors = [
+    trained(f"detector {name}", c, path / "detectors" / name, train)
+    for name in config.detectors
+    for c in [runs.detector(config, name, path)]
+  ]
+  total = len(before) + len(detectors)
+  if code := work_through(before, 0, total):
+    return code
+  audit = study_figures.audit(runs.detector(config, "cnn", path))
+  workdir.write_json(path / "audit.json", audit)
+  shown = not audit["leaks"] or config.show_leaking
+  if shown:
+    if code := work_through(detectors, len(before), total):
+      return code
+  else:
+    progress.say("\nno detectors: " + "; ".join(audit["leaks"]))
+  progress.say("\nscoring what has been trained")
+  result = study_figures.result(config, path, dataset, audit, shown)
+  workdir.write_json(path / "result.json", result)
+  progress.say(study_report.write(path, result))
+  return 0
+
+
+def steps(config, path, train, dataset) -> list[Step]:
+  """What comes before the detectors."""
+  found = [
+    trained(f"classifier {name}", runs.classifier(config, name), place, train)
+    for name in config.classifiers
+    for place in [path / "classifiers" / name]
+  ]
+  for name in runs.generators(config):
+    place = path / "generators" / name
+    c = runs.generator(config, name)
+    found.append(trained(f"generator {name}", c, place, train))
+    count = config.fakes.detectors
+    found.append(sampled(place, runs.fakes(path, name), count, DETECTORS_SEED))
+  place = path / "generators" / runs.TRAINED
+  shown, count = runs.fakes(path, "classifiers"), config.fakes.classifiers
+  found.append(sampled(place, shown, count, SHOWN_SEED))
+  originals = sum(dataset.facts["counts"]["train"].values())
+  c = runs.on_fakes(config, path, originals)
+  found.append(
+    trained(runs.ON_FAKES, c, path / "classifiers" / runs.ON_FAKES, train)
+  )
+  return found
+
+
+def trained(name, config, place: pathlib.Path, train) -> Step:
+  """A run. Raises ConfigError where another finished one is in its place."""
+  done = (place / "result.json").exists()
+  if done:
+    old = workdir.read_json(place / "result.json")["config"]
+    workdir.require_same(place, "config", old, config.to_dict())
+
+  def work():
+    code = train(config, place)
+    jax.clear_caches()  # The next is another network.
+    return code
+
+  return Step(name, done, work)
+
+
+def sampled(place, out: pathlib.Path, count: int, seed: int) -> Step:
+  """A folder of fakes, by the generator trained in `place`."""
+  flags = {"workdir": place, "out": out, "count": count, "seed": seed}
+  argv = [x for k, v in flags.items() for x in (f"--{k}", str(v))]
+  args = sample.parser().parse_args(argv)
+  done = sample.finished(out, count)
+  return Step(f"{count} fakes, {out.name}", done, lambda: sample.run(args))
+
+
+def work_through(chain: list[Step], before: int, total: int) -> int:
+  """Does what is left, showing where it is; returns the first code not 0."""
+  for i, step in enumerate(chain, before + 1):
+    begin = time.monotonic()
+    if step.done:
+      progress.say(f"[{i} of {total}] {step.name}: done before")
+      continue
+    progress.say(f"\n[{i} of {total}] {step.name}")
+    if code := step.work():
+      return code
+    took = progress.duration(time.monotonic() - begin)
+    progress.say(f"[{i} of {total}] {step.name}: {took}")
+  return 0

@@ -1,0 +1,71 @@
+"""The runs a study is made of: each one's configuration, and its place."""
+
+import pathlib
+
+import ml_collections
+
+from jaxfake import errors
+from jaxfake.experiments import comparison
+
+TRAINED = "trained"  # The generator whose fakes detectors learn from.
+ON_FAKES = "cnn_on_fakes"  # The classifier that learns from fakes alone.
+
+
+def with_data(base, config):
+  """A copy of a run's configuration with the study's data, split by patient."""
+  c = ml_collections.ConfigDict(base.to_dict())
+  c.data.update(config.data.to_dict())
+  c.data.split = "patient"
+  return c
+
+
+def generators(config) -> list[str]:
+  """Their names: the one detectors learn from first, the foreign one last."""
+  ends = [TRAINED, config.foreign]
+  between = [name for name in config.generators if name not in ends]
+  return [ends[0], *between, ends[1]]
+
+
+def generator(config, name: str):
+  """The configuration of one of `config.generators`."""
+  c = with_data(config.generator, config)
+  return comparison.changed(c, config.generators[name], f"generators.{name}")
+
+
+def program(config, name: str, group: str):
+  """The configuration of a program within its budget."""
+  c = with_data(config.classifier, config)
+  changes = config[group][name].to_dict()
+  budget = changes.pop("budget")
+  where = f"{group}.{name}"
+  errors.check_choice(f"{where}.budget", budget, config.budgets)
+  c.epochs = config.budgets[budget].epochs
+  c.data.train_images = config.budgets[budget].train_images
+  c.model.name = name
+  return comparison.changed(c, changes, where)
+
+
+def classifier(config, name: str):
+  """Of findings, on the originals."""
+  return program(config, name, "classifiers")
+
+
+def on_fakes(config, path: pathlib.Path, originals: int):
+  """The CNN that learns findings from as many fakes as there are originals."""
+  c = classifier(config, "cnn")
+  c.data.name, c.data.dir = "generated", str(fakes(path, TRAINED))
+  c.data.train_images = originals
+  return c
+
+
+def detector(config, name: str, path: pathlib.Path, made_by: str = TRAINED):
+  """Of fakes by one generator."""
+  c = program(config, name, "detectors")
+  c.data.name = "real_or_fake"
+  c.data.real_or_fake.real = config.data.name
+  c.data.real_or_fake.fakes = str(fakes(path, made_by))
+  return c
+
+
+def fakes(path: pathlib.Path, name: str) -> pathlib.Path:
+  return path / "fakes" / name
