@@ -20,6 +20,9 @@ _PAGE = jinja2.Environment(autoescape=True).from_string("""\
            border-bottom: 1px solid #ddd }
   th:first-child, td:first-child { text-align: left }
   img { max-width: 100%; height: auto }
+  .row { display: flex; flex-wrap: wrap; gap: 1rem }
+  .row figure { margin: 0; flex: 0 1 21rem }
+  figcaption { font-size: .85rem; color: #555 }
 </style>
 <h1>{{ title }}</h1>
 {% for kind, part in parts -%}
@@ -34,6 +37,14 @@ _PAGE = jinja2.Environment(autoescape=True).from_string("""\
 <tr>{% for cell in row.values() %}<td>{{ cell }}</td>{% endfor %}</tr>
 {% endfor -%}
 </table></div>
+{% elif kind == "row" -%}
+<div class="row">
+{% for path in part -%}
+<figure><img alt="{{ path.stem }}"
+  src="data:image/png;base64,{{ encoded(path) }}">
+<figcaption>{{ path.stem }}</figcaption></figure>
+{% endfor -%}
+</div>
 {% else -%}
 <p><img alt="{{ part.stem }}"
   src="data:image/png;base64,{{ encoded(part) }}"></p>
@@ -67,8 +78,8 @@ def markdown(table: list[dict[str, str]]) -> str:
 
 def page(title: str, parts: list) -> str:
   """HTML that needs nothing else: parts are Headings, texts, tables (lists of
-  rows of equal keys) and PNG files."""
-  kinds = {Heading: "heading", str: "text", list: "table"}
+  rows of equal keys), PNG files, and tuples of PNG files, side by side."""
+  kinds = {Heading: "heading", str: "text", list: "table", tuple: "row"}
   return _PAGE.render(
     title=title,
     parts=[(kinds.get(type(part), "picture"), part) for part in parts],
@@ -87,7 +98,9 @@ def markdown_page(title: str, parts: list, folder: pathlib.Path) -> str:
     elif isinstance(part, list):
       written.append(markdown(part))
     else:
-      written.append(f"![{part.stem}]({part.relative_to(folder)})")
+      paths = part if isinstance(part, tuple) else (part,)
+      for path in paths:
+        written.append(f"![{path.stem}]({path.relative_to(folder)})")
   return "\n\n".join(written) + "\n"
 
 

@@ -161,3 +161,21 @@ def test_no_threshold_is_better(pairs):
   assert accuracy(got) >= max(map(accuracy, candidates)) - 1e-12
   order = np.random.default_rng(0).permutation(len(labels))
   assert got == calibration.choose_threshold(labels[order], score[order])
+
+
+def test_between_the_thresholds_is_what_neither_class_reaches():
+  labels = np.repeat([0, 1], 100)
+  score = np.concatenate([np.linspace(0, 0.3, 100), np.linspace(0.6, 1, 100)])
+  low, high = calibration.choose_uncertain(labels, score)
+  assert 0.29 < low <= 0.3 and 0.6 <= high < 0.61
+
+
+def test_between_the_thresholds_is_what_both_classes_reach():
+  labels = np.repeat([0, 1], 1000)
+  score = np.concatenate([np.linspace(0, 0.7, 1000), np.linspace(0.4, 1, 1000)])
+  low, high = calibration.choose_uncertain(labels, score)
+  # At most 1 % of a class lie beyond the far end.
+  assert (score[labels == 1] <= low).mean() <= 0.011
+  assert (score[labels == 0] >= high).mean() <= 0.011
+  assert low == pytest.approx(0.406, abs=2e-3)
+  assert high == pytest.approx(0.693, abs=2e-3)

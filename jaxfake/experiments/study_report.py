@@ -2,6 +2,7 @@
 
 import pathlib
 
+import ml_collections
 import numpy as np
 
 from jaxfake import data, metrics, pictures, progress, report, workdir
@@ -159,8 +160,6 @@ def deepfakes(path, result: dict) -> list:
 
 def side_by_side(path, result: dict) -> np.ndarray:
   """Originals of test patients and every generator's fakes, by class."""
-  import ml_collections
-
   config = ml_collections.ConfigDict(result["config"])
   cells = []
   base = runs.classifier(config, "cnn").data
@@ -225,12 +224,30 @@ def detection(path, result: dict) -> list:
     " generator of another kind. A figure at home says little about deepfakes"
     " at large.",
     table,
-    *drawn,
+    as_scored(path, result, last),
+    drawn,
     verdicts(rows, made_by),
   ]
 
 
-def curves(path, result, name: str, made_by) -> list[pathlib.Path]:
+def as_scored(path, result, made_by: str) -> pathlib.Path:
+  """A picture of what detectors see of originals and of a generator's fakes."""
+  config = ml_collections.ConfigDict(result["config"])
+  of = runs.detector(config, "cnn", path, made_by).data
+  source = data.prepare(of).source("test")
+  labels = np.array(source.column("label"))
+  cells = []
+  for i, what in enumerate(("originals", f"deepfakes, {made_by}")):
+    chosen = np.flatnonzero(labels == i)
+    chosen = chosen[np.arange(SHEET) * len(chosen) // SHEET]
+    stack = np.stack([source[int(j)]["image"][..., 0] for j in chosen])
+    cells.append((f"{what}, as scored", pictures.sheet(stack, 6)))
+  file = path / "pictures" / "as-scored.png"
+  pictures.save(file, pictures.captioned(cells, 2))
+  return file
+
+
+def curves(path, result, name: str, made_by) -> tuple[pathlib.Path, ...]:
   """ROC, reliability and confusion of one detector, over the generators."""
   scores = [
     row
@@ -260,7 +277,7 @@ def curves(path, result, name: str, made_by) -> list[pathlib.Path]:
   }
   for stem, picture in drawn.items():
     pictures.save(folder / f"{stem}.png", picture)
-  return [folder / f"{stem}.png" for stem in drawn]
+  return tuple(folder / f"{stem}.png" for stem in drawn)
 
 
 def verdicts(rows, made_by) -> list[dict]:
