@@ -54,7 +54,7 @@ def get_config(arg=""):
   c.generators.other_kind = dict(
     seed=2,
     loss="hinge",
-    model=dict(upsample="resize", width=6 if tiny else 48),
+    model=dict(upsample="resize", width=6 if tiny else 24),
   )
   c.foreign = "other_kind"
   # How many are made: of each generator for the detectors, of which about 70,
