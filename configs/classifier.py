@@ -37,11 +37,11 @@ def get_config(arg=""):
   )
 
   # Of real_or_fake: the kind of the reals, which `dir` holds; a folder that
-  # jaxfake.sample made; the share of the side that a black frame covers, and
-  # whether histograms are made uniform: what the border and the gray values
-  # would give away.
+  # jaxfake.sample made; the size that images take before data.size (0: none);
+  # the share of the side that a black frame covers; whether histograms are made
+  # uniform.
   c.data.real_or_fake = dict(
-    real="phantom", fakes="", frame=1 / 16, equalise=True
+    real="phantom", fakes="", via=0, frame=1 / 16, equalise=True
   )
 
   c.model = ml_collections.ConfigDict()

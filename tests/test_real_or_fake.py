@@ -62,6 +62,17 @@ def test_without_frame_and_equalising_it_is_the_fitted_image():
   np.testing.assert_array_equal(real_or_fake.canonical(image, c), want)
 
 
+def test_every_image_passes_through_the_generators_size():
+  """What a larger original has beyond that size would give it away."""
+  c = config(size=36, real_or_fake__via=32, real_or_fake__equalise=False)
+  image = np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8)
+  small = pipeline.fit(image, 32, c.fit, c.kernel)
+  want = real_or_fake.canonical(small, c)
+  np.testing.assert_array_equal(real_or_fake.canonical(image, c), want)
+  c.real_or_fake.via = 0
+  assert (real_or_fake.canonical(image, c) != want).any()
+
+
 FINDINGS = st.lists(st.integers(0, 2), min_size=1, max_size=30)
 
 
@@ -88,6 +99,7 @@ def test_fakes_of_no_finding_are_matched_in_number(real, n):
   "changes, message",
   [
     (dict(real_or_fake__fakes=""), "fakes is '': expected a folder made by"),
+    (dict(real_or_fake__via=-1), "via is -1: expected pixels"),
     (dict(real_or_fake__frame=0.5), "frame is 0.5: expected 0 to below 0.5"),
     (dict(real_or_fake__real="generated"), "real_or_fake.real"),
     (dict(real_or_fake__fakes="nowhere"), "nowhere"),

@@ -62,6 +62,9 @@ def detector(config, name: str, path: pathlib.Path, made_by: str = TRAINED):
   """Of fakes by one generator."""
   c = program(config, name, "detectors")
   c.data.name = "real_or_fake"
+  # All are brought to the generator's size, and then off its grids.
+  c.data.real_or_fake.via = config.data.size
+  c.data.size = config.data.size * 9 // 8
   c.data.real_or_fake.real = config.data.name
   c.data.real_or_fake.fakes = str(fakes(path, made_by))
   return c
