@@ -1,8 +1,8 @@
 """One image file -> uint8 gray (h, w), or an `ImageError` that says why not.
 
-PNG and JPEG are read and nothing else: radiographs are exported as one of the
-two, and each further decoder is a door for broken and hostile files. A TIFF,
-BMP or DICOM file is refused by name.
+PNG, JPEG and DICOM (see dicom_file) are read and nothing else: radiographs come
+as one of these, and each further decoder is a door for broken and hostile
+files. A TIFF or BMP file is refused by name.
 
 How pixels become 8-bit gray, the same for every image (nothing is stretched
 to an image's own range, which would differ between real and fake):
@@ -72,7 +72,12 @@ def read(source: str | os.PathLike | bytes) -> np.ndarray:
   if not isinstance(source, bytes):
     name = os.fspath(source)
     data = read_bytes(source)
-  _check(name, data)
+  _check_bytes(name, data)
+  if looks_dicom(data):
+    from jaxfake.data import dicom_file  # pydicom: half a second to import.
+
+    return dicom_file.read(name, data)
+  _check_header(name, data)
   try:
     if data.startswith(_PNG):
       # Checksums of all chunks: a decoder stops at the last row, and misses
@@ -92,8 +97,6 @@ def read(source: str | os.PathLike | bytes) -> np.ndarray:
 def read_bytes(path: str | os.PathLike) -> bytes:
   """Returns a file's bytes, at most one over the limit; or an ImageError."""
   name = os.fspath(path)
-  if name.lower().endswith((".dcm", ".dicom")):
-    raise ImageError(name, _DICOM)
   try:
     if not stat.S_ISREG(
       os.stat(path).st_mode
@@ -106,30 +109,36 @@ def read_bytes(path: str | os.PathLike) -> bytes:
   return data
 
 
-_DICOM = (
-  "is a DICOM file, which a later release will read; export it as PNG for now"
-)
-
-
 def _first_line(error):
   return (str(error).splitlines() or [""])[0][:200] or type(error).__name__
 
 
-def _check(name, data):
-  """Raises ImageError unless `data` looks whole and of a size to decode."""
+def looks_dicom(data: bytes) -> bool:
+  """Whether bytes are DICOM: by the mark after the preamble or, without one,
+  by a first element of group 2 or 8, little endian."""
+  start = data[:4]
+  return data[128:132] == b"DICM" or (
+    start[:2] in (b"\x02\0", b"\x08\0") and start[3:] == b"\0"
+  )
+
+
+def _check_bytes(name, data):
+  """Raises ImageError unless `data` is of a size to look at."""
   if not data:
     raise ImageError(name, "is empty (0 bytes)")
   if len(data) > MAX_BYTES:
     raise ImageError(name, f"is larger than {MAX_BYTES >> 20} MB")
-  if data[128:132] == b"DICM":
-    raise ImageError(name, _DICOM)
+
+
+def _check_header(name, data):
+  """Raises ImageError unless `data` looks whole and of a size to decode."""
   try:
     if data.startswith(_PNG):
       width, height = struct.unpack(">II", data[16:24])
     elif data.startswith(_JPEG):
       width, height = _jpeg_size(name, data)
     else:
-      raise ImageError(name, f"is {_what(data)}; PNG and JPEG are read")
+      raise ImageError(name, f"is {_what(data)}; PNG, JPEG and DICOM are read")
   except ImageError:
     raise
   except (struct.error, IndexError, ValueError) as error:

@@ -1,0 +1,246 @@
+"""A user's files: a row for each, whatever it is."""
+
+import csv
+import hashlib
+import json
+import os
+import pathlib
+import re
+import resource
+import subprocess
+import sys
+
+import numpy as np
+from PIL import Image
+import pytest
+
+from jaxfake import detect, main, sample, workdir
+
+# What refuses a file that the oracle's decoder could read.
+STATED = (
+  r"of modality (CT|MR|NM|PT|US|XC|SEG|RTDOSE): expected a radiograph",
+  r"of \d+ frames: expected one",
+  r"of (32|64) bits a pixel",
+  r"in colour of \d+ bits",
+  r"without a picture",  # Pixels as floating point.
+  r"no decoder (at hand|of a permissive licence)",
+  r"whose window has no width",
+)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+  """A detector of noise among phantoms: a decision tree."""
+  place = tmp_path_factory.mktemp("detect")
+  fakes, rng = place / "fakes", np.random.default_rng(0)
+  facts = {"seed": 0, "model": "noise", "checkpoint_sha256": "0"}
+  (fakes / "images").mkdir(parents=True)
+  workdir.write_json(
+    fakes / "sampler.json",
+    facts | {"classes": ["NORMAL", "PNEUMONIA"], "count": 160},
+  )
+  with open(fakes / "manifest.jsonl", "w") as manifest:
+    for i in range(160):
+      image = rng.integers(0, 256, (32, 32, 1), np.uint8)
+      name, label = f"images/{i}.png", i % 2
+      (fakes / name).write_bytes(sample.png(image, facts))
+      line = facts | {"file": name, "index": i, "label": label}
+      line["class"] = ["NORMAL", "PNEUMONIA"][label]
+      manifest.write(json.dumps(line) + "\n")
+  flags = {
+    "data.name": "real_or_fake",
+    "data.real_or_fake.fakes": fakes,
+    "model.name": "decision_tree",
+  }
+  argv = [f"--config.{k}={v}" for k, v in flags.items()]
+  config = main.parse(["", "--config=configs/classifier.py:tiny", *argv])[0]
+  assert main.train(config, place / "run") == 0
+  return place
+
+
+@pytest.fixture
+def detected(tmp_path, capsys):
+  """(exit code, rows of the CSV, what was printed) of a command."""
+
+  def call(*argv):
+    out = tmp_path / "out.csv"
+    code = detect.main([*map(str, argv), f"--csv={out}"])
+    with open(out, newline="") as file:
+      return code, list(csv.DictReader(file)), capsys.readouterr().out
+
+  return call
+
+
+def test_a_row_for_each_file(model, tmp_path, detected):
+  folder = tmp_path / "mine"
+  (folder / "deep").mkdir(parents=True)
+  rng = np.random.default_rng(1)
+  noise = rng.integers(0, 256, (50, 40), np.uint8)
+  Image.fromarray(noise).save(folder / "deep" / "b.png")
+  Image.fromarray(noise).save(folder / "a.jpg", quality=90)
+  (folder / ".hidden").write_text("no image")
+  (folder / "z.dcm").write_bytes(bytes(128) + b"DICM")
+  (folder / "link.png").symlink_to(folder / "deep" / "b.png")
+  (folder / "loop").symlink_to(folder)
+  code, rows, out = detected(folder, "--model", model / "run")
+  assert code == 1
+  names = [row["file"].removeprefix(f"{folder}/") for row in rows]
+  assert names == [".hidden", "a.jpg", "link.png", "z.dcm", "deep/b.png"]
+  of = dict(zip(names, rows, strict=True))
+  assert list(rows[0]) == [
+    "file",
+    "p_fake",
+    "verdict",
+    "error",
+    "marked",
+    "sha256",
+  ]
+  for name in (".hidden", "z.dcm"):
+    assert of[name]["error"] and not of[name]["p_fake"]
+    assert not of[name]["verdict"]
+  for name in ("a.jpg", "deep/b.png"):
+    assert 0 <= float(of[name]["p_fake"]) <= 1 and not of[name]["error"]
+  data = (folder / "a.jpg").read_bytes()
+  assert of["a.jpg"]["sha256"] == hashlib.sha256(data).hexdigest()
+  assert "2 not read" in out
+
+
+def test_verdicts_are_by_the_two_thresholds(model, tmp_path, detected):
+  files = sorted((model / "fakes" / "images").iterdir())[:70]
+  code, rows, out = detected(
+    *files, "--model", model / "run", f"--json={tmp_path / 'out.json'}"
+  )
+  assert code == 0 and len(rows) == 70
+  told = json.loads((tmp_path / "out.json").read_text())
+  low, high = told["model"]["real_at_most"], told["model"]["fake_at_least"]
+  result = json.loads((model / "run" / "result.json").read_text())
+  assert [low, high] == result["calibration"]["uncertain"]
+  for row in rows:
+    p = float(row["p_fake"])
+    want = "fake" if p >= high else "real" if p <= low else "uncertain"
+    assert row["verdict"] == want
+    assert row["marked"] == "True"  # By jaxfake.sample.
+  assert told["model"]["sha256"] == detect.model_sha256(model / "run")
+  assert told["counts"]["marked"] == 70
+  assert len(told["rows"]) == 70
+  assert "and 30 more" in out
+
+
+class Program:
+  """Says of an image what its mean is."""
+
+  uncertain = (0.25, 0.75)
+
+  def canonical(self, gray):
+    return np.full((4, 4, 1), gray.mean(), np.uint8)
+
+  def probabilities(self, images):
+    p = images.mean((1, 2, 3)) / 255
+    return np.stack([1 - p, p], 1)
+
+
+def test_each_file_has_its_own_score_in_order(tmp_path):
+  """More than a batch, with unreadable files among them."""
+  grays = [int(x) for x in np.linspace(0, 255, 80)]
+  for i, gray in enumerate(grays):
+    path = tmp_path / f"{i:03}.png"
+    if i % 7 == 3:
+      path.write_text("no image")
+    else:
+      Image.new("L", (9, 9), gray).save(path)
+  files = detect.found([str(tmp_path)])
+  rows = list(detect.rows(Program(), files))
+  assert [row["file"] for row in rows] == files
+  for i, (row, gray) in enumerate(zip(rows, grays, strict=True)):
+    if i % 7 == 3:
+      assert row["error"] and row["p_fake"] is None
+    else:
+      assert row["p_fake"] == pytest.approx(gray / 255)
+      said = 1 + (gray / 255 >= 0.75) - (gray / 255 <= 0.25)
+      assert row["verdict"] == ("real", "uncertain", "fake")[said]
+
+
+def test_where_both_thresholds_are_one_every_verdict_is_given():
+  class Sharp(Program):
+    uncertain = (0.5, 0.5)
+
+  items = [({}, np.full((4, 4, 1), v, np.uint8)) for v in (0, 127, 128, 255)]
+  said = [row["verdict"] for row in detect.judged(Sharp(), items)]
+  assert said == ["real", "real", "fake", "fake"]
+
+
+@pytest.mark.parametrize(
+  "argv, message",
+  [
+    (["nowhere.png"], "nowhere.png: no such file or folder"),
+    (["."], "is not a run's folder"),
+  ],
+)
+def test_mistakes_are_told_in_a_line(argv, message, tmp_path, capsys):
+  code = detect.main([*argv, "--model", str(tmp_path)])
+  said = capsys.readouterr().err
+  assert code == 2 and message in said and said.count("\n") == 1
+
+
+def test_an_empty_folder_is_a_mistake(tmp_path, capsys):
+  assert detect.main([str(tmp_path), "--model", "x"]) == 2
+  assert "no file in there" in capsys.readouterr().err
+
+
+def test_a_classifier_of_findings_is_refused(tmp_path, capsys):
+  flags = ["--config.model.name=decision_tree"]
+  config = main.parse(["", "--config=configs/classifier.py:tiny", *flags])[0]
+  main.train(config, tmp_path / "run")
+  capsys.readouterr()
+  assert detect.main([__file__, "--model", str(tmp_path / "run")]) == 2
+  said = capsys.readouterr().err
+  assert "tells NORMAL from PNEUMONIA: expected a detector" in said
+
+
+def test_usage_is_exit_code_2():
+  with pytest.raises(SystemExit) as ended:
+    detect.main(["a.png"])
+  assert ended.value.code == 2
+
+
+def test_every_hostile_file_has_its_row(model, tmp_path):
+  """Against what pydicom makes of each; in a process of its own, whose memory
+  is measured."""
+  if "JAXFAKE_DATA" not in os.environ:
+    pytest.skip("JAXFAKE_DATA is not set: no hostile files to read")
+  data = pathlib.Path(os.environ["JAXFAKE_DATA"])
+  folders = [
+    data / x for x in ("hostile_files", "dicom", "chest_xray_fullsize")
+  ]
+  out = tmp_path / "all.csv"
+  command = [sys.executable, "-m", "jaxfake.detect", *map(str, folders)]
+  command += ["--model", str(model / "run"), f"--csv={out}"]
+  done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+  assert done.returncode == 1, done.stderr
+  assert "Traceback" not in done.stderr
+  peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+  assert peak < 2_000_000  # kB.
+  with open(out, newline="") as file:
+    rows = {row["file"]: row for row in csv.DictReader(file)}
+  regular = {str(p) for x in folders for p in x.rglob("*") if p.is_file()}
+  assert rows.keys() == regular
+  for folder in folders[1:]:
+    assert all(
+      r["verdict"] for f, r in rows.items() if f.startswith(str(folder))
+    )
+  oracle = folders[0] / "ORACLE_pydicom.csv"
+  with open(oracle, newline="") as file:
+    told = {str(folders[0] / r["path"]): r for r in csv.DictReader(file)}
+  seen = 0
+  for path, row in rows.items():
+    if path not in told:
+      continue
+    seen += 1
+    if told[path]["pixels"] == "ok":
+      assert row["verdict"] or re.search("|".join(STATED), row["error"]), row
+    elif row["verdict"]:
+      # Read as the oracle reads it when forced; or a PNG named .dcm.
+      assert told[path]["read"] == "InvalidDicomError", row
+    else:
+      assert row["error"]
+  assert seen == 330
