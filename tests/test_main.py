@@ -127,7 +127,7 @@ def test_a_run_leaves_what_the_readme_says(tmp_path, capsys):
 def test_every_variant_passes_its_checks(name, variant):
   from jaxfake import loop
   from jaxfake.classifiers import programs
-  from jaxfake.experiments import comparison, few_images
+  from jaxfake.experiments import comparison, few_images, study
   from jaxfake.generators import gan
 
   config, _ = main.parse(["", f"--config={ROOT}/configs/{name}{variant}"])
@@ -136,10 +136,11 @@ def test_every_variant_passes_its_checks(name, variant):
     "classifier": (programs.check, loop.check),
     "comparison": (comparison.check,),
     "few_images": (few_images.check,),
+    "study": (study.check,),
   }
   for check in checks[config.task]:
     check(config)
-  if "data" in config:
+  if "data" in config and config.task != "study":
     pipeline.check(config.data)
 
 

@@ -17,7 +17,8 @@ import sys
 from jaxfake import errors
 from jaxfake.data import folders
 
-NAMES = "phantom", "chest_xray", "generated", "real_or_fake"
+NAMES = "phantom", "chest_xray", "generated"
+COMPOSED = "real_or_fake"  # Of two of these.
 POLICIES = "official", "patient"
 UNREADABLE = "stop", "skip"
 VIEWS = 4  # Images of one phantom patient: anatomy.VIEWS_PER_PATIENT.
@@ -81,7 +82,7 @@ def prepare(data) -> Dataset:
   waits for the first. ConfigError and DataError say what to put right.
   """
   for field, allowed in (
-    ("name", NAMES),
+    ("name", (*NAMES, COMPOSED)),
     ("split", POLICIES),
     ("unreadable", UNREADABLE),
   ):
@@ -89,7 +90,7 @@ def prepare(data) -> Dataset:
       raise errors.ConfigError(
         f"data.{field}={data[field]!r}: expected one of {', '.join(allowed)}"
       )
-  if data.name == "real_or_fake":
+  if data.name == COMPOSED:
     from jaxfake.data import real_or_fake
 
     return real_or_fake.prepare(data)

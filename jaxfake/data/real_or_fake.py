@@ -144,7 +144,7 @@ def prepare(data) -> RealOrFake:
       ]
       sources[split] = Source(sides, data)
   facts = _facts(data, real, fake, sources, told)
-  return RealOrFake("real_or_fake", CLASSES, facts, "", sources)
+  return RealOrFake(datasets.COMPOSED, CLASSES, facts, "", sources)
 
 
 def _changed(data, **changes):
@@ -185,7 +185,7 @@ def _facts(data, real, fake, sources, told) -> dict:
   digest = hashlib.sha256(json.dumps(made_of).encode()).hexdigest()
   mix = "the same in every split" if told else "not known of the fakes"
   return {
-    "name": "real_or_fake",
+    "name": datasets.COMPOSED,
     "fingerprint": digest[:16],
     "content_sha256": digest,
     "split": real.facts["split"],
