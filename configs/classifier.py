@@ -32,6 +32,7 @@ def get_config(arg=""):
   c.data.split = "patient"  # Pooled and regrouped; official: the folders' own.
   c.data.unreadable = "stop"  # Or skip.
   c.data.train_images = 0  # So many, spread evenly over the set; 0: all.
+  c.data.feed = "auto"  # On the device where the set fits; or device, stream.
   c.data.phantom = dict(
     images=160 if tiny else 1200 if quick else 8000, seed=0, nodules=False
   )

@@ -22,6 +22,7 @@ def get_config(arg=""):
   c.task = "gan"
   c.seed = 0
   c.batch_size = 4 if tiny else 32 if quick else 64  # Over all devices.
+  c.dtype = "float32"  # Of the arithmetic; or bfloat16, for GPU and TPU.
   c.total_steps = 6 if tiny else 800 if quick else 5000
 
   c.data = ml_collections.ConfigDict()
@@ -33,6 +34,7 @@ def get_config(arg=""):
   c.data.split = "official"  # The folders' own; patient: pooled, regrouped.
   c.data.unreadable = "stop"  # Or skip.
   c.data.train_images = 0  # So many, spread evenly over the set; 0: all.
+  c.data.feed = "auto"  # On the device where the set fits; or device, stream.
   c.data.phantom = dict(
     images=40 if tiny else 2000 if quick else 8000, seed=0, nodules=False
   )

@@ -1,7 +1,6 @@
 """The loop: devices, batches, restore, compile, steps, log, save, evaluate."""
 
 from collections.abc import Callable
-import functools
 import math
 import os
 import signal
@@ -9,11 +8,12 @@ import time
 
 import jax
 from jax.experimental import multihost_utils
+import jax.numpy as jnp
 from jax.sharding import AxisType
 import numpy as np
 
 from jaxfake import checkpoint, errors, platform, progress, workdir
-from jaxfake.data import pipeline
+from jaxfake.data.feed import Feed
 from jaxfake.task import schedule
 
 PREEMPTED, INTERRUPTED = 75, 130  # Exit codes: EX_TEMPFAIL; 128 + SIGINT.
@@ -77,17 +77,22 @@ def gather_over(by_batch, batch_size: int) -> Callable:
   hosts, host = jax.process_count(), jax.process_index()
   part = batch_size // hosts
 
+  def fetch(out):
+    if hosts > 1:
+      out = multihost_utils.process_allgather(out, tiled=True)
+    return jax.tree.map(np.asarray, out)
+
   def gather(fn, source):
-    outputs = []
+    outputs, computed = [], None
     for first in range(0, len(source), batch_size):
       mine = range(first + host * part, first + (host + 1) * part)
       rows = [source[i if i < len(source) else first] for i in mine]
       batch = jax.tree.map(lambda *x: np.stack(x), *rows)
       batch = jax.make_array_from_process_local_data(by_batch, batch)
-      out = fn(batch)
-      if hosts > 1:
-        out = multihost_utils.process_allgather(out, tiled=True)
-      outputs.append(jax.tree.map(np.asarray, out))
+      before, computed = computed, fn(batch)
+      if before is not None:  # Fetched while the next is computed.
+        outputs.append(fetch(before))
+    outputs.append(fetch(computed))
     joined = jax.tree.map(lambda *x: np.concatenate(x), *outputs)
     return jax.tree.map(lambda x: x[: len(source)], joined)
 
@@ -141,30 +146,54 @@ def parameters(state) -> dict[str, int]:
   return found
 
 
-def compile_step(task, config, by_batch, everywhere):
-  """The compiled step, the abstract state, and what compiling told."""
+def several(task, lookup, most: int) -> Callable:
+  """`steps(state, chunk, n) -> (state, metrics)`, n steps of a task, at most
+  `most`; the first n rows of each metric are theirs.
+
+  One program whatever n is, so that a run which stops in the middle of a chunk
+  goes on with the same bits.
+  """
+
+  def one(state, chunk, i):
+    return task.step(state, lookup(chunk, i))
+
+  def steps(state, chunk, n):
+    if most == 1:
+      state, metrics = one(state, chunk, 0)
+      return state, jax.tree.map(lambda x: x[None], metrics)
+    shapes = jax.eval_shape(one, state, chunk, 0)[1]
+    metrics = jax.tree.map(lambda x: jnp.zeros(most, x.dtype), shapes)
+
+    def body(carry):
+      i, state, metrics = carry
+      state, now = one(state, chunk, i)
+      put = lambda all_, x: all_.at[i].set(x)
+      return i + 1, state, jax.tree.map(put, metrics, now)
+
+    carry = (0, state, metrics)
+    return jax.lax.while_loop(lambda carry: carry[0] < n, body, carry)[1:]
+
+  return steps
+
+
+def compile_steps(task, config, feed, everywhere):
+  """`several` compiled for a feed's chunks, the abstract state, and what
+  compiling told."""
   state = abstract_state(task)
-  n, size = config.batch_size, config.data.size
-  batch = {
-    "image": jax.ShapeDtypeStruct((n, size, size, 1), np.uint8),
-    "label": jax.ShapeDtypeStruct((n,), np.int32),
-  }
-  batch = jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=by_batch), batch
-  )
   start = time.monotonic()
-  step = jax.jit(
-    task.step, donate_argnums=0, out_shardings=(everywhere, everywhere)
+  steps = jax.jit(
+    several(task, feed.lookup, feed.most),
+    donate_argnums=0,
+    out_shardings=(everywhere, everywhere),
   )
-  compiled = step.lower(state, batch).compile(
+  compiled = steps.lower(state, feed.like, np.int32(1)).compile(
     compiler_options=platform.compiler_options()
   )
-  networks = parameters(state)
   cost, memory = compiled.cost_analysis() or {}, compiled.memory_analysis()
   facts = {
     "compile_seconds": time.monotonic() - start,
-    "parameters": networks,
-    "gflop_per_image": cost.get("flops", math.nan) / n / 1e9,
+    "parameters": parameters(state),
+    "gflop_per_image": cost.get("flops", math.nan) / config.batch_size / 1e9,
     "memory_mb": memory
     and (memory.argument_size_in_bytes + memory.temp_size_in_bytes) / 1e6,
   }
@@ -173,26 +202,29 @@ def compile_step(task, config, by_batch, everywhere):
 
 class Window:
   """Metrics of the steps since the last report, fetched late: reading them at
-  every step would make the host wait for the device."""
+  every step would make the device wait for the host."""
 
   def __init__(self):
     self._pending, self._settled = [], []
 
-  def add(self, step: int, metrics) -> None:
-    self._pending.append((step, metrics))
+  def add(self, steps: range, metrics) -> None:
+    """The metrics of some steps: arrays at least as long."""
+    self._pending.append((steps, metrics))
 
   def settle(self) -> None:
     """Fetches what is pending. Raises DivergedError at the first NaN."""
-    for step, metrics in self._pending:
-      values = {k: float(v) for k, v in jax.device_get(metrics).items()}
-      require_finite(step, values)
-      self._settled.append(values)
+    for steps, metrics in self._pending:
+      fetched = jax.device_get(metrics)
+      for i, step in enumerate(steps):
+        values = {k: float(v[i]) for k, v in fetched.items()}
+        require_finite(step, values)
+        self._settled.append(values)
     self._pending.clear()
 
   def means(self) -> dict[str, float]:
-    """Settles, returns the mean of each metric and starts a new window."""
+    """Settles, and returns the mean of each metric."""
     self.settle()
-    values, self._settled = self._settled, []
+    values = self._settled
     return {k: sum(v[k] for v in values) / len(values) for k in values[0]}
 
 
@@ -213,12 +245,9 @@ def train(config, task, source, run: workdir.Workdir) -> int:
   Returns an exit code: 0 finished, 75 saved after SIGTERM, 130 after Ctrl-C.
   Raises ConfigError, DivergedError, SaveError.
   """
-  hosts, host = jax.process_count(), jax.process_index()
-  _, by_batch, everywhere = mesh_and_shardings()
+  hosts = jax.process_count()
+  mesh, by_batch, everywhere = mesh_and_shardings()
   gather = gather_over(by_batch, config.batch_size)
-  to_device = functools.partial(
-    jax.make_array_from_process_local_data, by_batch
-  )
   every = schedule(config, len(source))
   total = every.total
   with (
@@ -226,13 +255,22 @@ def train(config, task, source, run: workdir.Workdir) -> int:
     checkpoint.Checkpoints(run.path / "checkpoints") as checkpoints,
     checkpoint.Best(run.path, task.best) as best,
   ):
+    # The state's own, but known before it is restored.
+    first = checkpoints.latest() or 0
+    if first > total:
+      raise errors.ConfigError(
+        f"{run.path} has trained {first} steps already, more than the {total}"
+        " asked for"
+      )
+    feed = Feed(source, config, first, mesh)
     progress.say(
       f"{hosts} process(es), {jax.device_count()} device(s)"
-      f" ({jax.devices()[0].device_kind}); compiling"
+      f" ({jax.devices()[0].device_kind}), {feed.about}; compiling"
     )
-    step, like, facts = compile_step(task, config, by_batch, everywhere)
-    last = checkpoints.latest()
-    if last is None:
+    steps, like, facts = compile_steps(task, config, feed, everywhere)
+    if first:
+      state = checkpoints.restore(first, like)
+    else:
       init = jax.jit(
         task.init,
         out_shardings=everywhere,
@@ -241,14 +279,6 @@ def train(config, task, source, run: workdir.Workdir) -> int:
       state = init(jax.random.key(config.seed))
       if task.start:
         state = jax.device_put(task.start(state), everywhere)
-    else:
-      state = checkpoints.restore(last, like)
-    first = int(state.step)
-    if first > total:
-      raise errors.ConfigError(
-        f"{run.path} has trained {first} steps already, more than the {total}"
-        " asked for"
-      )
     run.begin(first)
     counts = ", ".join(f"{k} {v:,}" for k, v in facts["parameters"].items())
     progress.say(
@@ -257,41 +287,59 @@ def train(config, task, source, run: workdir.Workdir) -> int:
       f" {facts['memory_mb']:.0f} MB; parameters: {counts};"
       + (f" continuing after step {first}" if first else " starting")
     )
-    feed = pipeline.batches(
-      source, config.seed, config.batch_size, first, host, hosts
-    )
-    window, stopped = Window(), None
     with progress.Bar(first, total, config.batch_size) as bar:
-      for i in range(first + 1, total + 1):
-        state, metrics = step(state, jax.tree.map(to_device, next(feed)))
-        window.add(i, metrics)
+
+      def log(step, window):
+        means = window.means()
+        bar.update(step, means)
+        train_metrics = {f"train/{k}": v for k, v in means.items()}
+        speed = {"images_per_s": bar.rate, "seconds": bar.seconds}
+        run.metrics(step, train_metrics | speed)
+
+      i, window, stopped = first, Window(), None
+      unread = []  # Windows that are full: at most one.
+      running = []  # Metrics of chunks given to the device: at most two.
+      while i < total and not stopped:
+        n = min(feed.most, total - i, *(e - i % e for e in every[1:]))
+        state, metrics = steps(state, feed.chunk(n), np.int32(n))
+        window.add(range(i + 1, i + n + 1), metrics)
+        i += n
+        # While the device works on this, what is finished is read, and it is
+        # not given more than it needs not to wait.
+        while unread:
+          log(*unread.pop())
+        running.append(metrics)
+        if len(running) == 2:
+          jax.block_until_ready(running.pop(0))
         if i % every.log == 0 or i == total:
-          means = window.means()
-          bar.update(i, means)
-          train_metrics = {f"train/{k}": v for k, v in means.items()}
-          speed = {"images_per_s": bar.rate, "seconds": bar.seconds}
-          run.metrics(i, train_metrics | speed)
-        if i % every.preview == 0 or i == total:
+          unread.append((i, window))
+          window = Window()
+        # Hosts must stop at one step, and agreeing costs a message.
+        if hosts == 1 or i % every.log == 0:
+          stopped = stop.agreed()
+        preview, evaluate, save = (
+          i % often == 0 or i == total
+          for often in (every.preview, every.evaluate, every.checkpoint)
+        )
+        if preview or evaluate or save or stopped:
+          while unread:
+            log(*unread.pop())
+        if preview:
           with bar.aside("drawing a preview"):
             run.pictures(i, task.preview(state, gather))
-        if i % every.evaluate == 0 or i == total:
+        if evaluate:
           with bar.aside("evaluating"):
             values = task.evaluate(state, gather)
             run.evaluation(i, values)
             if task.best:
               best.offer(i, float(values[task.best]), task.model(state))
-        # Hosts must stop at one step, and agreeing costs a message.
-        if hosts == 1 or i % every.log == 0:
-          stopped = stop.agreed()
         # Last, so that what a checkpoint's step reported is never lost.
-        if i % every.checkpoint == 0 or i == total or stopped:
+        if save or stopped:
           window.settle()
           with bar.aside("saving"):
             checkpoints.save(i, state)
-        if stopped and i < total:
-          break
-      else:
-        stopped = None
+  if stopped and i == total:
+    stopped = None
   if stopped:
     progress.say(f"saved after step {i}; the same command continues")
     return PREEMPTED if stopped == signal.SIGTERM else INTERRUPTED

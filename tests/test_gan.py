@@ -79,6 +79,15 @@ def test_golden_step():
   assert seen == pytest.approx(golden, rel=1e-4), seen
 
 
+def test_bfloat16_keeps_state_and_losses_in_float32():
+  state, metrics = run(2, dtype="bfloat16", **PLAIN)
+  kinds = {x.dtype for x in jax.tree.leaves(state)}
+  assert jnp.dtype("bfloat16") not in kinds
+  _, exact = run(2, **PLAIN)
+  assert metrics == pytest.approx(exact, rel=0.15)
+  assert metrics != pytest.approx(exact, rel=1e-4)  # Or it was not in bfloat16.
+
+
 def test_step_is_the_textbook_one():
   """Against the update written out plainly: two discriminator passes, each
   with its own batch statistics, then the generator through the new one."""

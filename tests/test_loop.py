@@ -23,10 +23,10 @@ AT_STEP = """
 import os, resource, signal, sys
 from jaxfake import loop, main
 add = loop.Window.add
-def patched(self, step, metrics):
-  if step == {step}:
+def patched(self, steps, metrics):
+  if {step} in steps:
     {action}
-  add(self, step, metrics)
+  add(self, steps, metrics)
 loop.Window.add = patched
 sys.exit(main.main(sys.argv))
 """
@@ -84,9 +84,9 @@ def test_a_signal_saves_and_leaves(
 ):
   add = loop.Window.add
 
-  def signalled(self, step, metrics):
-    add(self, step, metrics)
-    if step == 3:
+  def signalled(self, steps, metrics):
+    add(self, steps, metrics)
+    if 3 in steps:
       os.kill(os.getpid(), number)
 
   before = signal.getsignal(number)
@@ -101,6 +101,28 @@ def test_a_signal_saves_and_leaves(
   assert result(tmp_path)["state_sha256"] == straight["state_sha256"]
 
 
+def test_a_set_gives_the_same_on_the_device_and_streamed(tmp_path, straight):
+  assert train(tmp_path, "--config.data.feed=stream") == 0
+  assert result(tmp_path)["state_sha256"] == straight["state_sha256"]
+
+
+def test_several_steps_a_dispatch_go_on_bit_equal(
+  tmp_path, straight, monkeypatch
+):
+  """As on GPU and TPU; chunks end at reports, and where a signal came."""
+  monkeypatch.setattr(loop.platform, "steps_per_dispatch", lambda: 4)
+  flags = ["--config.every.log=3", "--config.every.checkpoint=5"]
+  flags += ["--config.every.preview=100", "--config.every.evaluate=100"]
+  assert train(tmp_path / "whole", *flags) == 0
+  whole = result(tmp_path / "whole")
+  assert train(tmp_path / "parts", *flags, "--config.total_steps=2") == 0
+  assert train(tmp_path / "parts", *flags) == 0
+  assert result(tmp_path / "parts")["state_sha256"] == whole["state_sha256"]
+  for name, value in straight["metrics"].items():
+    if name.startswith("train/"):
+      assert whole["metrics"][name] == pytest.approx(value, rel=0.5), name
+
+
 def test_a_nan_stops_the_run_and_names_the_term(tmp_path, capsys):
   assert train(tmp_path, "--config.opt.lr=1e38") == 1
   error = capsys.readouterr().err
@@ -112,8 +134,9 @@ def test_a_nan_stops_the_run_and_names_the_term(tmp_path, capsys):
 def test_a_nan_leaves_the_checkpoint_before_it(tmp_path, monkeypatch, capsys):
   add = loop.Window.add
 
-  def poisoned(self, step, metrics):
-    add(self, step, metrics | ({"g_loss": np.nan} if step == 5 else {}))
+  def poisoned(self, steps, metrics):
+    bad = {"g_loss": np.full(len(steps), np.nan)} if 5 in steps else {}
+    add(self, steps, metrics | bad)
 
   monkeypatch.setattr(loop.Window, "add", poisoned)
   # Not at a report, so that saving must look for itself.
@@ -263,7 +286,7 @@ def test_gather_counts_each_example_once(n):
 
 def test_window_names_the_first_bad_step():
   window = loop.Window()
-  for step, value in enumerate([1.0, np.inf, np.nan], 1):
-    window.add(step, {"loss": value})
+  window.add(range(1, 2), {"loss": np.array([1.0, np.nan])})  # One is real.
+  window.add(range(2, 4), {"loss": np.array([np.inf, np.nan])})
   with pytest.raises(loop.errors.DivergedError, match="step 2: loss = inf"):
     window.settle()

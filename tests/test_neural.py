@@ -284,10 +284,10 @@ def test_kill_9_ends_equal(straight, tmp_path):
 import os, signal, sys
 from jaxfake import loop, main
 add = loop.Window.add
-def patched(self, step, metrics):
-  if step == {step}:
+def patched(self, steps, metrics):
+  if {step} in steps:
     os.kill(os.getpid(), signal.SIGKILL)
-  add(self, step, metrics)
+  add(self, steps, metrics)
 loop.Window.add = patched
 sys.exit(main.main(sys.argv))
 """

@@ -1,57 +1,11 @@
-"""One size for all, and batches that are a function of the step."""
+"""One size for all."""
 
-import itertools
-
-from hypothesis import given, settings
-from hypothesis import strategies as st
 import ml_collections
 import numpy as np
 from PIL import Image
 import pytest
 
 from jaxfake.data import pipeline
-
-
-class Numbers:
-  """A source whose item i says i."""
-
-  def __init__(self, n):
-    self.n = n
-
-  def __len__(self):
-    return self.n
-
-  def __getitem__(self, i):
-    return {"image": np.full((1, 1, 1), i, np.uint8), "label": np.int32(i)}
-
-
-def labels(n, seed, batch_size, first, steps, **hosts):
-  batches = pipeline.batches(Numbers(n), seed, batch_size, first, **hosts)
-  return [b["label"].tolist() for b in itertools.islice(batches, steps)]
-
-
-@settings(deadline=None, max_examples=15)
-@given(
-  n=st.integers(1, 40),
-  seed=st.integers(0, 2**31 - 1),
-  first=st.integers(0, 9),
-  hosts=st.sampled_from([1, 2, 4]),
-)
-def test_a_batch_is_a_function_of_the_step(n, seed, first, hosts):
-  straight = labels(n, seed, 4, 0, 12)
-  by_host = [
-    labels(n, seed, 4, first, 12 - first, host=h, hosts=hosts)
-    for h in range(hosts)
-  ]
-  joined = [sum(rows, []) for rows in zip(*by_host, strict=True)]
-  assert joined == straight[first:]
-
-
-def test_each_epoch_holds_every_example_once_in_a_new_order():
-  flat = sum(labels(12, 0, 4, 0, 6), [])
-  assert sorted(flat[:12]) == sorted(flat[12:]) == list(range(12))
-  assert flat[:12] != flat[12:]
-  assert flat[:12] != sum(labels(12, 1, 4, 0, 3), [])
 
 
 def test_crop_takes_the_centre_and_pad_keeps_all():
@@ -99,3 +53,6 @@ def test_images_are_the_same_cached_or_not(monkeypatch):
       ).resize((32, 32), Image.Resampling.BICUBIC)
       np.testing.assert_array_equal(images[i]["image"][..., 0], want)
       assert images[i]["label"] == i
+    stacked = pipeline.arrays(images)
+    assert stacked["label"].tolist() == [0, 1, 2]
+    np.testing.assert_array_equal(stacked["image"][1], images[1]["image"])

@@ -20,6 +20,7 @@ from jaxfake.classifiers import (
   neural,
   reservoir,
 )
+from jaxfake.data import pipeline
 
 PROGRAMS = (*classical.PROGRAMS, "reservoir")
 TIMED = 32  # Images a batch, of the scoring time.
@@ -132,19 +133,10 @@ def check(config) -> None:
       )
 
 
-def stacked(source) -> tuple[np.ndarray, np.ndarray]:
-  """All images uint8 (n, s, s, 1) and labels (n,) of a source."""
-  rows = [source[i] for i in range(len(source))]
-  return (
-    np.stack([row["image"] for row in rows]),
-    np.array([row["label"] for row in rows]),
-  )
-
-
 def train(config, splits, run) -> int:
   """Fits, saves and judges; returns exit code 0. See loop.train."""
   run.begin(0)
-  images, labels = stacked(splits.train)
+  images, labels = pipeline.arrays(splits.train).values()
   fitted = program(config)
   progress.say(f"fitting {config.model.name} to {len(images):,} images")
   begin = time.monotonic()
@@ -154,7 +146,9 @@ def train(config, splits, run) -> int:
   if run.writer:
     fitted.save(run.path)
   val, test = (
-    evaluation.Scored.of(fitted.logits(stacked(source)[0]), source)
+    evaluation.Scored.of(
+      fitted.logits(pipeline.arrays(source)["image"]), source
+    )
     for source in (splits.val, splits.test)
   )
   cost = {

@@ -19,7 +19,7 @@ from jaxfake import (
   workdir,
 )
 from jaxfake.classifiers import evaluation
-from jaxfake.models import pretrained
+from jaxfake.models import layers, pretrained
 from jaxfake.task import Rows, Task
 
 # How gray levels 0 to 255 become what a network reads: (x - offset) / scale.
@@ -48,7 +48,7 @@ def check(config) -> None:
   errors.check_choice("model.input", c.input, INPUTS)
   errors.check_choice("model.variant", c.variant, pretrained.VARIANTS)
   errors.check_choice("model.channels", c.channels, (1, 3))
-  errors.check_choice("dtype", config.dtype, ("float32", "bfloat16"))
+  errors.check_choice("dtype", config.dtype, layers.DTYPES)
   smallest = models.smallest(c.name)
   if config.data.size < smallest:
     raise errors.ConfigError(
@@ -77,7 +77,7 @@ def network(config, num_classes: int):
   return models.MODELS[config.model.name](
     num_classes=num_classes,
     dropout=config.model.dropout,
-    dtype=jnp.bfloat16 if config.dtype == "bfloat16" else None,
+    dtype=layers.DTYPES[config.dtype],
     **pretrained.variant(config.model.variant, config.model.name),
   )
 

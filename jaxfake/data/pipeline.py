@@ -1,6 +1,6 @@
-"""Grain: images of one size, and a batch that is a function of the step."""
+"""Images of one size, by split."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 import functools
 from typing import NamedTuple
 
@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from jaxfake import errors, task
+from jaxfake.data import work
 
 KERNELS = {  # Pillow's, all antialiased when shrinking.
   "box": Image.Resampling.BOX,
@@ -16,8 +17,8 @@ KERNELS = {  # Pillow's, all antialiased when shrinking.
   "lanczos": Image.Resampling.LANCZOS,
 }
 FITS = ("crop", "pad", "stretch")
+FEEDS = ("auto", "device", "stream")
 CACHE_BYTES = 2**31
-EPOCHS = 2**31  # As good as endless.
 
 
 def fit(image: np.ndarray, size: int, how: str, kernel: str) -> np.ndarray:
@@ -48,13 +49,16 @@ class Images:
   """
 
   def __init__(self, source: Sequence, data):
-    self._source = source
+    self._source, self._data = source, data
     self._fit = functools.partial(
       fit, size=data.size, how=data.fit, kernel=data.kernel
     )
     self._cache = None
     if len(source) * data.size**2 <= CACHE_BYTES:
       self._cache = [None] * len(source)
+
+  def __reduce__(self):  # Not with what is cached.
+    return Images, (self._source, self._data)
 
   def __len__(self) -> int:
     return len(self._source)
@@ -77,29 +81,17 @@ class Images:
     return item
 
 
-def batches(
-  source: Sequence,
-  seed: int,
-  batch_size: int,
-  first: int,
-  host: int = 0,
-  hosts: int = 1,
-) -> Iterator[dict[str, np.ndarray]]:
-  """This host's rows of the global batches first, first + 1, ... without end.
-
-  Batch n is a function of (seed, n): an endless shuffled stream, a new order
-  each epoch, cut into pieces of batch_size / hosts that hosts take in turn, so
-  that 1, 2 or 4 hosts see the same rows in the same order.
-  """
-  import grain  # 1.5 seconds to import.
-
-  stream = grain.MapDataset.source(source).seed(seed).shuffle()
-  # Not repeat(): without an end it cannot be sliced where a host's part of a
-  # batch is one image.
-  stream = stream.repeat(EPOCHS).batch(batch_size // hosts)[host::hosts]
-  # Grain's own default reads 500 batches ahead, 2 GB of them at 256 px.
-  ahead = grain.ReadOptions(num_threads=4, prefetch_buffer_size=16)
-  return iter(stream[first:].to_iter_dataset(ahead))
+def arrays(source: Sequence) -> dict[str, np.ndarray]:
+  """All items of a source, stacked: {"image": uint8 (n, s, s, 1), ...}."""
+  with (
+    work.threads() as pool,
+    work.shown("reading images", len(source)) as advance,
+  ):
+    items = []
+    for item in work.in_order(pool, source.__getitem__, range(len(source))):
+      items.append(item)
+      advance()
+  return {name: np.stack([x[name] for x in items]) for name in items[0]}
 
 
 class Splits(NamedTuple):
@@ -148,6 +140,7 @@ def check(data) -> None:
   """Raises ConfigError for values of a config's `data` no set could take."""
   errors.check_choice("data.fit", data.fit, FITS)
   errors.check_choice("data.kernel", data.kernel, KERNELS)
+  errors.check_choice("data.feed", data.feed, FEEDS)
   if data.train_images < 0:
     raise errors.ConfigError(
       f"data.train_images is {data.train_images}: expected a number, or 0 for"

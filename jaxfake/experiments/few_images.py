@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from jaxfake import data, errors, metrics, pictures, progress, report, workdir
-from jaxfake.classifiers import features, fitted, neural, reservoir, ridge
+from jaxfake.classifiers import features, neural, reservoir, ridge
 from jaxfake.data import pipeline, work
 
 PROGRAMS = ("reservoir", "cnn_random", "cnn_phantom", "hog", "pixels")
@@ -139,9 +139,9 @@ def extractors(config, splits_images, phantom: pathlib.Path):
 
 def _draws(config, splits, phantom, path) -> list[dict]:
   """Scores of every program on every draw, and draws.csv of them."""
-  train, labels = fitted.stacked(splits.train)
+  train, labels = pipeline.arrays(splits.train).values()
   patients = splits.train.column("patient")
-  test, truth = fitted.stacked(splits.test)
+  test, truth = pipeline.arrays(splits.test).values()
   extract = extractors(config, (train, test), phantom)
   made = []
   total = len(config.sizes) * config.resamples

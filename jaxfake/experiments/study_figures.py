@@ -5,7 +5,7 @@ import pathlib
 import numpy as np
 
 from jaxfake import data, leaks, metrics, workdir
-from jaxfake.classifiers import fitted, programs
+from jaxfake.classifiers import programs
 from jaxfake.data import builders, pipeline
 from jaxfake.experiments import study_runs as runs
 
@@ -21,7 +21,7 @@ def test_images(config):
 def of_split(dataset, config_data, split: str):
   source = pipeline.Images(dataset.source(split), config_data)
   columns = (source.column(name) for name in ("patient", "id"))
-  return *fitted.stacked(source), *columns
+  return *pipeline.arrays(source).values(), *columns
 
 
 def audit(config) -> dict:

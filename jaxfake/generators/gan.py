@@ -10,7 +10,7 @@ import optax
 
 from jaxfake import augment, distances, errors, loop, platform
 from jaxfake.generators import losses, measure
-from jaxfake.models import dcgan
+from jaxfake.models import dcgan, layers
 from jaxfake.task import Task
 
 MODELS = {"dcgan": dcgan.make}
@@ -40,6 +40,7 @@ def check(config) -> None:
   errors.check_choice("model.upsample", config.model.upsample, dcgan.UPSAMPLES)
   errors.check_choice("model.channels", config.model.channels, (1, 3))
   errors.check_choice("loss", config.loss, losses.LOSSES)
+  errors.check_choice("dtype", config.dtype, layers.DTYPES)
   augment.names(config.augment)
   for field, least in (
     ("model.width", 1),
@@ -62,7 +63,9 @@ def check(config) -> None:
 
 def networks(config, classes):
   """The generator and discriminator modules of a config."""
-  return MODELS[config.model.name](config.model, len(classes), config.data.size)
+  return MODELS[config.model.name](
+    config.model, len(classes), config.data.size, layers.DTYPES[config.dtype]
+  )
 
 
 def latents(seed: int | jax.Array, index: jax.Array, size: int) -> jax.Array:

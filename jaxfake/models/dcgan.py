@@ -28,10 +28,12 @@ CLASS_SCALE = 3
 normal = nn.initializers.normal(0.02)  # The paper's, section 4.
 
 
-def batch_norm(train: bool) -> nn.BatchNorm:
-  """Batch norm whose gain starts near one, as in the authors' code."""
+def batch_norm(train: bool, dtype) -> nn.BatchNorm:
+  """Batch norm whose gain starts near one, as in the authors' code; its
+  statistics are float32 whatever the `dtype`."""
   return nn.BatchNorm(
     use_running_average=not train,
+    dtype=dtype,
     momentum=0.9,
     scale_init=lambda *args: 1 + normal(*args),
   )
@@ -50,6 +52,7 @@ class Generator(nn.Module):
   channels: int = 1
   num_classes: int = 0
   upsample: str = "transpose"
+  dtype: jax.typing.DTypeLike | None = None  # Of the arithmetic.
 
   @nn.compact
   def __call__(self, z, label=None, *, train: bool):
@@ -65,17 +68,20 @@ class Generator(nn.Module):
           strides=(1, 1),
           padding="VALID",
           use_bias=False,
+          dtype=self.dtype,
           kernel_init=normal,
         )(x)
       else:  # (b, 2h, 2w, c)
         x = self.doubled(x, width, use_bias=False)
-      x = nn.relu(batch_norm(train)(x))
+      x = nn.relu(batch_norm(train, self.dtype)(x))
     x = self.doubled(x, self.channels)
-    return jnp.tanh(x)
+    return jnp.tanh(x.astype(jnp.float32))
 
   def doubled(self, x, width: int, use_bias: bool = True):
     """(b, h, w, c) to (b, 2h, 2w, width)."""
-    options = dict(padding="SAME", use_bias=use_bias, kernel_init=normal)
+    options = dict(
+      padding="SAME", use_bias=use_bias, dtype=self.dtype, kernel_init=normal
+    )
     if self.upsample == "transpose":
       return conv.ConvTranspose(width, (4, 4), strides=(2, 2), **options)(x)
     x = jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
@@ -87,27 +93,32 @@ class Discriminator(nn.Module):
 
   widths: Sequence[int]  # From 4x4 upwards, as the generator's.
   num_classes: int = 0
+  dtype: jax.typing.DTypeLike | None = None
 
   @nn.compact
   def __call__(self, x, label=None, *, train: bool):
-    down = functools.partial(conv.Conv, kernel_size=(4, 4), kernel_init=normal)
+    down = functools.partial(
+      conv.Conv, kernel_size=(4, 4), dtype=self.dtype, kernel_init=normal
+    )
     for i, width in enumerate(reversed(self.widths)):
       first = i == 0  # No batch norm on pixels: section 3 of the paper.
       x = down(width, strides=(2, 2), padding="SAME", use_bias=first)(x)
-      x = x if first else batch_norm(train)(x)
+      x = x if first else batch_norm(train, self.dtype)(x)
       x = nn.leaky_relu(x, 0.2)  # (b, h/2, w/2, c)
     logit = down(1, strides=(1, 1), padding="VALID")(x)[:, 0, 0, 0]  # (b,)
+    logit, x = logit.astype(jnp.float32), x.astype(jnp.float32)
     if self.num_classes:
       embed = nn.Embed(self.num_classes, x.shape[-1], embedding_init=normal)
       logit += (embed(label) * x.mean((1, 2))).sum(-1)
     return logit
 
 
-def make(model, num_classes: int, size: int):
-  """Generator and discriminator for a config's `model` part."""
+def make(model, num_classes: int, size: int, dtype=None):
+  """Generator and discriminator for a config's `model` part. Parameters,
+  statistics and what they return are float32 whatever the `dtype`."""
   layers = widths(size, model.width, model.max_width)
   num_classes = num_classes if model.conditional else 0
   return (
-    Generator(layers, model.channels, num_classes, model.upsample),
-    Discriminator(layers, num_classes),
+    Generator(layers, model.channels, num_classes, model.upsample, dtype),
+    Discriminator(layers, num_classes, dtype),
   )

@@ -13,6 +13,11 @@ import jax.numpy as jnp
 MOMENTUM = 0.9
 
 
+# Of the arithmetic, by a config's name: parameters, statistics and losses are
+# float32 in either.
+DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}
+
+
 class BatchNorm(nn.BatchNorm):
   """Flax's, which it is but for training on a CPU.
 
