@@ -87,12 +87,13 @@ def batches(
   ahead = grain.ReadOptions(num_threads=4, prefetch_buffer_size=16)
   stream = stream.to_iter_dataset(ahead)
   if workers:
-    stream = stream.mp_prefetch(
-      grain.MultiprocessingOptions(
-        num_workers=workers, per_worker_buffer_size=2
-      )
-    )
+    options = grain.MultiprocessingOptions(workers, per_worker_buffer_size=2)
+    stream = stream.mp_prefetch(options, worker_init_fn=_end_with_parent)
   return iter(stream)
+
+
+def _end_with_parent(worker: int, workers: int) -> None:
+  work.end_with_parent()
 
 
 class Feed:

@@ -54,7 +54,7 @@ def processes() -> futures.ProcessPoolExecutor:
   """
   n = cores()
   pool = futures.ProcessPoolExecutor(
-    n, multiprocessing.get_context("spawn"), initializer=_end_with_parent
+    n, multiprocessing.get_context("spawn"), initializer=end_with_parent
   )
   main = sys.modules["__main__"]
   sys.modules["__main__"] = types.ModuleType("__main__")
@@ -66,7 +66,7 @@ def processes() -> futures.ProcessPoolExecutor:
   return pool
 
 
-def _end_with_parent():
+def end_with_parent():
   """Ends this worker when its parent is gone, even by kill -9.
 
   A pool's worker would wait for ever: it holds both ends of its queue.
