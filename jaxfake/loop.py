@@ -12,11 +12,18 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType
 import numpy as np
 
-from jaxfake import checkpoint, errors, platform, progress, workdir
+from jaxfake import (
+  checkpoint,
+  errors,
+  platform,
+  processes,
+  progress,
+  workdir,
+)
 from jaxfake.data import pipeline
 from jaxfake.task import schedule
 
-PREEMPTED, INTERRUPTED = 75, 130  # Exit codes: EX_TEMPFAIL; 128 + SIGINT.
+PREEMPTED, INTERRUPTED = processes.PREEMPTED, 130  # 130: 128 + SIGINT.
 
 
 class Stop:
@@ -214,7 +221,7 @@ def train(config, task, source, run: workdir.Workdir) -> int:
   Raises ConfigError, DivergedError, SaveError.
   """
   hosts, host = jax.process_count(), jax.process_index()
-  _, by_batch, everywhere = mesh_and_shardings()
+  mesh, by_batch, everywhere = mesh_and_shardings()
   gather = gather_over(by_batch, config.batch_size)
   to_device = functools.partial(
     jax.make_array_from_process_local_data, by_batch
@@ -227,8 +234,9 @@ def train(config, task, source, run: workdir.Workdir) -> int:
     checkpoint.Best(run.path, task.best) as best,
   ):
     progress.say(
-      f"{hosts} process(es), {jax.device_count()} device(s)"
-      f" ({jax.devices()[0].device_kind}); compiling"
+      f"{hosts} process(es), {mesh.size} device(s)"
+      f" ({jax.devices()[0].device_kind}), mesh {dict(mesh.shape)};"
+      f" compiling{processes.census(config.batch_size)}"
     )
     step, like, facts = compile_step(task, config, by_batch, everywhere)
     last = checkpoints.latest()
