@@ -59,14 +59,17 @@ class Stop:
     return int(seen.max()) or None
 
 
-def mesh_and_shardings():
-  """All devices in a row; a sharding by rows of a batch, one for copies.
+def mesh_and_shardings(devices=None):
+  """All devices, or those given, in a row; a sharding by rows of a batch, one
+  for copies.
 
   Auto, not JAX's default Explicit: under that Linen's Dropout fails. By
   process, not by place in the machine as jax.make_mesh would have it: process
   p holds the p-th part of each batch.
   """
-  devices = sorted(jax.devices(), key=lambda d: (d.process_index, d.id))
+  devices = sorted(
+    devices or jax.devices(), key=lambda d: (d.process_index, d.id)
+  )
   mesh = jax.sharding.Mesh(
     np.array(devices), ("data",), axis_types=(AxisType.Auto,)
   )

@@ -104,12 +104,8 @@ def run(config, path: pathlib.Path) -> int:
   platform.tune_allocator()  # Before JAX allocates.
   platform.cache_compiled()
   processes.join()
-  import jax
-
-  from jaxfake import progress
   from jaxfake.experiments import comparison, few_images, study
 
-  progress.quiet = jax.process_index() > 0
   experiments = {
     "comparison": comparison,
     "few_images": few_images,

@@ -93,12 +93,15 @@ def _numbered(env: dict, count: str, index: str) -> dict:
 
 
 def join() -> None:
-  """Joins the other processes where a launcher started several.
+  """Joins the other processes where a launcher started several; only the first
+  then speaks.
 
   Call it before anything is computed. Raises RunError where they do not come.
   """
   global _joined
   import jax
+
+  from jaxfake import progress
 
   found = launcher(dict(os.environ))
   if found is None:
@@ -110,6 +113,7 @@ def join() -> None:
       f"{socket.gethostname()} could not join the run: {_first_line(error)}"
     ) from error
   _joined = jax.process_count() > 1
+  progress.quiet = jax.process_index() > 0
 
 
 def together(prepare: Callable) -> Callable:
@@ -192,8 +196,8 @@ def failed(error: Exception) -> int:
     return leave(1)
   print(
     f"jaxfake: {socket.gethostname()} lost touch with another process"
-    f" ({_first_line(error)}). Which one is dead is known in {HEARTBEAT} s. What"
-    " was saved is kept; the same command continues",
+    f" ({_first_line(error)}). JAX says in {HEARTBEAT} s which one is dead."
+    " What was saved is kept; the same command continues",
     file=sys.stderr,
     flush=True,
   )
