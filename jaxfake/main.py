@@ -162,17 +162,11 @@ def main(argv: list[str]) -> int:
   except errors.UserError as error:
     print(f"jaxfake: {error}", file=sys.stderr)
     return 2
-  except errors.DivergedError as error:  # On all processes at once.
-    print(f"jaxfake: {error}", file=sys.stderr)
-    return 1
-  except (errors.RunError, OSError) as error:  # A full disk, for one.
-    print(f"jaxfake: {error}", file=sys.stderr)
-    return processes.leave(1)
   except KeyboardInterrupt:
     print("jaxfake: interrupted", file=sys.stderr)
     return 130
   except Exception as error:
-    return processes.failed(error)
+    return processes.failed(error, "jaxfake")
 
 
 if __name__ == "__main__":

@@ -176,38 +176,38 @@ def leaving_on_sigterm() -> Iterator[None]:
     signal.signal(signal.SIGTERM, before)
 
 
-def leave(code: int) -> int:
-  """The exit code of a process that failed by itself. One of several does not
-  return: it would wait for the others, and they for it."""
-  if _joined:
+def failed(error: Exception, program: str) -> int:
+  """Says why a run ends here and returns its exit code, or raises the error
+  again where it is one that nobody foresaw.
+
+  One of several processes does not return, but ends: it would wait for the
+  others, and they for it.
+  """
+  if _joined and _of_the_wire(error):
+    print(
+      f"{program}: {socket.gethostname()} lost touch with another process"
+      f" ({_first_line(error)}). JAX says in {HEARTBEAT} s which one is dead."
+      " What was saved is kept; the same command continues",
+      file=sys.stderr,
+      flush=True,
+    )
+    time.sleep(2 * HEARTBEAT)  # JAX ends us before, naming the dead process.
+  elif isinstance(error, errors.RunError | OSError):  # A full disk, for one.
+    print(f"{program}: {error}", file=sys.stderr)
+  elif _joined:
+    traceback.print_exception(error)
+  else:
+    raise error
+  if _joined and not isinstance(error, errors.DivergedError):
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(code)
-  return code
-
-
-def failed(error: Exception) -> int:
-  """What follows an error that nobody foresaw, in one of several processes;
-  one that is alone has it raised again."""
-  if not _joined:
-    raise error
-  if not _of_the_wire(error):
-    traceback.print_exception(error)
-    return leave(1)
-  print(
-    f"jaxfake: {socket.gethostname()} lost touch with another process"
-    f" ({_first_line(error)}). JAX says in {HEARTBEAT} s which one is dead."
-    " What was saved is kept; the same command continues",
-    file=sys.stderr,
-    flush=True,
-  )
-  time.sleep(2 * HEARTBEAT)  # JAX ends us before, naming the dead process.
-  return leave(1)
+    os._exit(1)
+  return 1  # Of a run that diverged, all processes come by here.
 
 
 def _of_the_wire(error: Exception) -> bool:
   """Whether it says that another process does not answer."""
-  signs = "gloo", "nccl", "unavailable", "deadline_exceeded", "coordination"
+  signs = "gloo", "nccl", "unavailable", "deadline_exceeded", "barrier"
   return any(sign in str(error).lower() for sign in signs)
 
 

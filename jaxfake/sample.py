@@ -354,14 +354,11 @@ def main(argv: list[str] | None = None) -> int:
   except errors.UserError as error:
     print(f"jaxfake.sample: {error}", file=sys.stderr)
     return 2
-  except (errors.RunError, OSError) as error:
-    print(f"jaxfake.sample: {error}", file=sys.stderr)
-    return processes.leave(1)
   except KeyboardInterrupt:
     print("interrupted; the same command continues", file=sys.stderr)
     return 130
   except Exception as error:
-    return processes.failed(error)
+    return processes.failed(error, "jaxfake.sample")
 
 
 if __name__ == "__main__":
