@@ -23,7 +23,7 @@ def start(count, code, *argv, **env):
     for i in range(count)
   ]
   for process in started:
-    process.out, process.err = process.communicate(timeout=300)
+    process.out, process.err = process.communicate(timeout=600)
   return started
 
 

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 import signal
 
 from array_record.python import array_record_data_source
@@ -10,7 +11,7 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from jaxfake import main, sample
+from jaxfake import main, sample, workdir
 
 ROOT = pathlib.Path(__file__).parent.parent
 TINY = f"--config={ROOT}/configs/dcgan.py:tiny"
@@ -138,6 +139,7 @@ encode = sample.png
 def png(image, facts):
   if facts["index"] == {index}:
     os.kill(os.getpid(), signal.SIGKILL)
+  os.write(1, b"\\nmade %d\\n" % facts["index"])
   return encode(image, facts)
 sample.png = png
 sys.exit(sample.main(sys.argv[1:]))
@@ -157,8 +159,14 @@ def test_two_processes_then_three_make_what_one_makes(
   assert second == -signal.SIGKILL
   assert first != 0
   assert not sample.finished(many, 20)
+  listed = many.glob("manifest*.jsonl")
+  before = [x["index"] for p in listed for x in workdir.read_lines(p)]
   started = start(3, DIES.format(index=-1), *argv)
   assert codes(started) == [0, 0, 0], started[0].err
+  after = [
+    int(i) for x in started for i in re.findall(r"^made (\d+)$", x.out, re.M)
+  ]
+  assert sorted(before + after) == list(range(20))  # Each once.
   assert sample.finished(many, 20)
   names = lambda out: sorted(p.name for p in out.iterdir())
   assert names(many) == names(one)

@@ -29,7 +29,7 @@ def call(*argv):
     check=True,
     capture_output=True,
     text=True,
-    timeout=300,
+    timeout=600,
     cwd=ROOT,
     env=os.environ | {"PATH": PATH},
   ).stdout
@@ -51,7 +51,7 @@ pytestmark = [
 ]
 
 
-def wait(log, text, seconds=240):
+def wait(log, text, seconds=600):
   """Until a job's output has the text."""
   end = time.monotonic() + seconds
   while not log.exists() or text not in log.read_text():
