@@ -12,11 +12,18 @@ import jax.numpy as jnp
 from jax.sharding import AxisType
 import numpy as np
 
-from jaxfake import checkpoint, errors, platform, progress, workdir
+from jaxfake import (
+  checkpoint,
+  errors,
+  platform,
+  processes,
+  progress,
+  workdir,
+)
 from jaxfake.data.feed import Feed
 from jaxfake.task import schedule
 
-PREEMPTED, INTERRUPTED = 75, 130  # Exit codes: EX_TEMPFAIL; 128 + SIGINT.
+PREEMPTED, INTERRUPTED = processes.PREEMPTED, 130  # 130: 128 + SIGINT.
 
 
 class Stop:
@@ -52,14 +59,17 @@ class Stop:
     return int(seen.max()) or None
 
 
-def mesh_and_shardings():
-  """All devices in a row; a sharding by rows of a batch, one for copies.
+def mesh_and_shardings(devices=None):
+  """All devices, or those given, in a row; a sharding by rows of a batch, one
+  for copies.
 
   Auto, not JAX's default Explicit: under that Linen's Dropout fails. By
   process, not by place in the machine as jax.make_mesh would have it: process
   p holds the p-th part of each batch.
   """
-  devices = sorted(jax.devices(), key=lambda d: (d.process_index, d.id))
+  devices = sorted(
+    devices or jax.devices(), key=lambda d: (d.process_index, d.id)
+  )
   mesh = jax.sharding.Mesh(
     np.array(devices), ("data",), axis_types=(AxisType.Auto,)
   )
@@ -264,8 +274,9 @@ def train(config, task, source, run: workdir.Workdir) -> int:
       )
     feed = Feed(source, config, first, mesh)
     progress.say(
-      f"{hosts} process(es), {jax.device_count()} device(s)"
-      f" ({jax.devices()[0].device_kind}), {feed.about}; compiling"
+      f"{hosts} process(es), {mesh.size} device(s)"
+      f" ({jax.devices()[0].device_kind}), mesh {dict(mesh.shape)},"
+      f" {feed.about}; compiling{processes.census(config.batch_size)}"
     )
     steps, like, facts = compile_steps(task, config, feed, everywhere)
     if first:

@@ -22,7 +22,7 @@ import sys
 from absl import flags
 from ml_collections import config_flags
 
-from jaxfake import errors
+from jaxfake import errors, processes
 
 # JAX, TFDS and Grain take seconds to import: a wrong flag must not wait.
 
@@ -97,56 +97,15 @@ def _one_line(error: Exception) -> str:
   return ". ".join(lines) or type(error).__name__
 
 
-def initialize_distributed() -> None:
-  """Joins the other processes where a launcher started several."""
-  import jax
-
-  if "JAX_PROCESS_ID" in os.environ:
-    names = ("JAX_NUM_PROCESSES", "JAX_COORDINATOR_ADDRESS")
-    if missing := [name for name in names if name not in os.environ]:
-      raise errors.ConfigError(
-        f"JAX_PROCESS_ID is set: expected {' and '.join(missing)} beside it"
-      )
-    jax.distributed.initialize(
-      num_processes=int(os.environ["JAX_NUM_PROCESSES"]),
-      process_id=int(os.environ["JAX_PROCESS_ID"]),
-    )
-
-
-def together(prepare):
-  """Calls prepare(); where it fails on one process, all of them raise, lest
-  the others wait for it."""
-  import jax
-  from jax.experimental import multihost_utils
-  import numpy as np
-
-  made, problem = None, None
-  try:
-    made = prepare()
-  except errors.UserError as error:
-    problem = error
-  if jax.process_count() > 1:
-    failed = multihost_utils.process_allgather(np.int32(problem is not None))
-    if failed.any() and problem is None:
-      problem = errors.UserError("another process cannot start: it says why")
-  if problem:
-    raise problem
-  return made
-
-
 def run(config, path: pathlib.Path) -> int:
   """Does what the configuration says; returns the exit code."""
   from jaxfake import platform
 
   platform.tune_allocator()  # Before JAX allocates.
   platform.cache_compiled()
-  initialize_distributed()
-  import jax
-
-  from jaxfake import progress
+  processes.join()
   from jaxfake.experiments import comparison, few_images, study
 
-  progress.quiet = jax.process_index() > 0
   experiments = {
     "comparison": comparison,
     "few_images": few_images,
@@ -184,7 +143,7 @@ def train(config, path: pathlib.Path) -> int:
     return train
 
   try:
-    code = together(prepare)()
+    code = processes.together(prepare)()
   finally:
     run.close()
   if code == 0 and run.writer:
@@ -198,16 +157,16 @@ def main(argv: list[str]) -> int:
     print(__doc__)
     return 0
   try:
-    return run(*parse(argv))
+    with processes.leaving_on_sigterm():
+      return run(*parse(argv))
   except errors.UserError as error:
     print(f"jaxfake: {error}", file=sys.stderr)
     return 2
-  except (errors.RunError, OSError) as error:  # A full disk, for one.
-    print(f"jaxfake: {error}", file=sys.stderr)
-    return 1
   except KeyboardInterrupt:
     print("jaxfake: interrupted", file=sys.stderr)
     return 130
+  except Exception as error:
+    return processes.failed(error, "jaxfake")
 
 
 if __name__ == "__main__":

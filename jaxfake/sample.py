@@ -3,21 +3,24 @@
 Image i is a function of (seed, i) and its class alone: it does not change with
 --count or with where the command was interrupted. (Another machine or --batch
 multiplies in another order: single pixels may differ by one gray level.) The
-same command again goes on where it stopped. The folder it makes is a data set:
-data.name=generated.
+same command again goes on where it stopped. Several processes, and any number
+of them, make the same folder. It is a data set: data.name=generated.
 """
 
 import argparse
-from collections.abc import Iterator
+import collections
+from collections.abc import Iterable, Iterator
+import contextlib
 import io
+import itertools
 import json
 import os
 import pathlib
 import sys
 
-from jaxfake import __version__, errors
+from jaxfake import __version__, errors, processes
 
-CHUNK = 512  # PNG files between lines in the manifest.
+CHUNK = 128  # PNG files between lines in the manifest.
 SHARD = 8192  # Images of an ArrayRecord file.
 # What image tools look for: IPTC's code for media made by a trained algorithm.
 XMP = (
@@ -82,10 +85,12 @@ def load(path: pathlib.Path, step: int | None = None):
   return config, classes, state
 
 
-def images(config, classes, state, seed, labels, first, batch) -> Iterator:
-  """Yields uint8 (b, s, s, c) for indices first.. in order, `labels` long.
+def images(config, classes, state, seed, labels, starts, batch) -> Iterator:
+  """Yields uint8 (batch, s, s, c) for each batch of indices from one of
+  `starts`; those past the end of `labels` are of no use.
 
-  Every batch has one shape, and one is computed while another is written.
+  Every batch has one shape, and one is computed while another is written. This
+  process's devices do it: no other waits for it.
   """
   import jax
   import numpy as np
@@ -93,19 +98,20 @@ def images(config, classes, state, seed, labels, first, batch) -> Iterator:
   from jaxfake import loop, platform
   from jaxfake.generators import gan
 
-  _, by_batch, _ = loop.mesh_and_shardings()
+  _, by_batch, everywhere = loop.mesh_and_shardings(jax.local_devices())
+  ema = jax.device_put(jax.tree.map(np.asarray, state.ema), everywhere)
   draw = platform.jit(gan.sampler(config, classes))
   before = None
-  for start in range(first, len(labels), batch):
+  for start in starts:
     index = np.arange(start, start + batch, dtype=np.int32)
     label = np.resize(labels[start : start + batch], batch)
     index, label = jax.device_put((index, label), by_batch)
-    now = draw(state.ema, np.uint32(seed), index, label)
+    now = draw(ema, np.uint32(seed), index, label)
     if before is not None:
       yield np.asarray(before)
     before = now
   if before is not None:
-    yield np.asarray(before)[: (len(labels) - first - 1) % batch + 1]
+    yield np.asarray(before)
 
 
 def png(image, facts: dict) -> bytes:
@@ -123,14 +129,12 @@ def png(image, facts: dict) -> bytes:
   return out.getvalue()
 
 
-def begin(out: pathlib.Path, facts: dict) -> int:
-  """Makes or reopens the folder; returns how many images it has already.
-
-  Raises ConfigError where other samples are in it.
-  """
+def begin(out: pathlib.Path, facts: dict) -> None:
+  """Makes or reopens the folder. Raises ConfigError where other samples are in
+  it."""
   from jaxfake import workdir
 
-  about, manifest = out / "sampler.json", out / "manifest.jsonl"
+  about = out / "sampler.json"
   if about.exists():
     old = workdir.read_json(about)
     if changed := [k for k in facts if k != "count" and old.get(k) != facts[k]]:
@@ -143,18 +147,42 @@ def begin(out: pathlib.Path, facts: dict) -> int:
         f"--out {out} is for {old['count']} images: expected at least as many"
       )
   workdir.write_json(about, facts)
-  if not manifest.exists():
-    return 0
-  rows = workdir.read_lines(manifest)
+  collect(out)
+
+
+def collect(out: pathlib.Path) -> None:
+  """Joins what each process has listed into manifest.jsonl, in order."""
+  from jaxfake import workdir
+
+  lists = sorted(out.glob("manifest*.jsonl"))
+  # By index: killed in here, a process leaves lines in two of the files.
+  rows = {x["index"]: x for path in lists for x in workdir.read_lines(path)}
+  listed = collections.Counter(
+    x["file"] for x in rows.values() if "record" in x
+  )
   # Killed while a shard's lines were being written: the shard is made again.
-  if rows and "record" in rows[-1]:
-    shard = [x for x in rows if x["file"] == rows[-1]["file"]]
-    if len(shard) < count_records(out / rows[-1]["file"]):
-      rows = rows[: -len(shard)]
+  torn = {x for x, n in listed.items() if n < count_records(out / x)}
+  whole = [rows[i] for i in sorted(rows) if rows[i]["file"] not in torn]
+  manifest = out / "manifest.jsonl"
   part = manifest.with_name(manifest.name + ".part")
-  part.write_text("".join(json.dumps(x) + "\n" for x in rows))
+  part.write_text("".join(json.dumps(x) + "\n" for x in whole))
   part.replace(manifest)
-  return len(rows)
+  for path in lists:
+    if path != manifest:
+      path.unlink()
+
+
+def missing(out: pathlib.Path, count: int, unit: int) -> list[list[int]]:
+  """The indices still to be made, in runs; none crosses a multiple of unit."""
+  from jaxfake import workdir
+
+  made = {x["index"] for x in workdir.read_lines(out / "manifest.jsonl")}
+  left = (i for i in range(count) if i not in made)
+  # Along a run, an index and its place in the list differ by the same.
+  runs = itertools.groupby(
+    enumerate(left), lambda at: (at[1] - at[0], at[1] // unit)
+  )
+  return [[i for _, i in run] for _, run in runs]
 
 
 def finished(out: pathlib.Path, count: int) -> bool:
@@ -197,6 +225,21 @@ def write_shard(out: pathlib.Path, first: int, encoded: list[bytes]):
   return [{"file": file, "record": i} for i in range(len(encoded))]
 
 
+def made(indices: Iterable[int], batch: int, draw) -> Iterator:
+  """Yields (i, image) for ascending indices; draw(starts) makes the batches.
+
+  A batch begins at a multiple of its size whatever was done before and by whom,
+  so that each image sits in the same row of the same computation.
+  """
+  runs = [
+    (start, list(wanted))
+    for start, wanted in itertools.groupby(indices, lambda i: i - i % batch)
+  ]
+  drawn = draw(start for start, _ in runs)
+  for (start, wanted), rows in zip(runs, drawn, strict=True):
+    yield from ((i, rows[i - start]) for i in wanted)
+
+
 def run(args) -> int:
   import jax
   import numpy as np
@@ -209,7 +252,8 @@ def run(args) -> int:
   if args.seed not in range(2**32):
     raise errors.ConfigError(f"--seed {args.seed}: expected 0 to 2**32 - 1")
   config, classes, state = load(pathlib.Path(args.workdir), args.step)
-  batch = -(-args.batch // jax.device_count()) * jax.device_count()
+  devices = jax.local_device_count()
+  batch = -(-args.batch // devices) * devices
   conditional = config.model.conditional
   if args.name is not None and not conditional:
     raise errors.ConfigError(
@@ -227,64 +271,72 @@ def run(args) -> int:
     "synthetic": True,
   }
   out = pathlib.Path(args.out)
-  held = {x.name for x in out.iterdir()} if out.is_dir() else set()
-  if "sampler.json" not in held and held - {workdir.LOCK}:
-    raise errors.ConfigError(
-      f"--out {out} holds other files: expected a new or empty folder"
-    )
-  lock = workdir.lock(out, "--out")
-  first = begin(
-    out,
-    facts
-    | {
-      "classes": list(classes),
-      "class": args.name,
-      "size": config.data.size,
-      "format": args.format,
-      "batch": batch,
-      "step": int(state.step),
-      "count": args.count,
-      "jaxfake": __version__,
-    },
-  )
+  about = facts | {
+    "classes": list(classes),
+    "class": args.name,
+    "size": config.data.size,
+    "format": args.format,
+    "batch": batch,
+    "step": int(state.step),
+    "count": args.count,
+    "jaxfake": __version__,
+  }
+  number, of = jax.process_index(), jax.process_count()
+
+  def prepare():
+    if number:
+      return None
+    held = {x.name for x in out.iterdir()} if out.is_dir() else set()
+    if "sampler.json" not in held and held - {workdir.LOCK}:
+      raise errors.ConfigError(
+        f"--out {out} holds other files: expected a new or empty folder"
+      )
+    lock = workdir.lock(out, "--out")
+    begin(out, about)
+    return lock
+
+  unit = CHUNK if args.format == "png" else SHARD
+  lock = processes.together(prepare)
+  # All have read the manifest before the first adds to it.
+  left = processes.together(lambda: missing(out, args.count, unit))
+  mine = left[number::of]
 
   def record(i: int) -> dict:
     label = int(labels[i]) if conditional else None
     name = None if label is None else classes[label]
     return facts | {"index": i, "label": label, "class": name}
 
-  unit = CHUNK if args.format == "png" else SHARD
   write = write_pngs if args.format == "png" else write_shard
-  # A batch begins at a multiple of its size whatever was done before, so that
-  # each image sits in the same row of the same computation.
-  start = first - first % batch
-  made = (
-    (start + k * batch + j, image)
-    for k, rows in enumerate(
-      images(config, classes, state, args.seed, labels, start, batch)
-    )
-    for j, image in enumerate(rows)
+  draw = lambda starts: images(
+    config, classes, state, args.seed, labels, starts, batch
   )
-  made = ((i, image) for i, image in made if i >= first)
   encode = lambda item: png(item[1], record(item[0]))
-  chunk, at = [], first
+  total = sum(map(len, mine))
+  shown = contextlib.nullcontext(lambda: None)
+  if not number:
+    shown = work.shown("sampling", total)
+  name = f"manifest-{number}.jsonl" if number else "manifest.jsonl"
   with (
     work.threads() as pool,
-    work.shown("sampling", args.count - first) as advance,
-    open(out / "manifest.jsonl", "a") as manifest,
+    shown as advance,
+    open(out / name, "a") as manifest,
   ):
-    for data in work.in_order(pool, encode, made):
-      chunk.append(data)
-      advance()
-      done = at + len(chunk)
-      if done % unit == 0 or done == args.count:
-        places = write(out, at, chunk)
-        for i, place in enumerate(places, at):
-          manifest.write(json.dumps(place | record(i)) + "\n")
-        manifest.flush()
-        os.fsync(manifest.fileno())
-        chunk, at = [], done
-  lock.close()
+    drawn = made(itertools.chain.from_iterable(mine), batch, draw)
+    encoded = work.in_order(pool, encode, drawn)
+    for indices in mine:
+      chunk = []
+      for data in itertools.islice(encoded, len(indices)):
+        chunk.append(data)
+        advance()
+      places = write(out, indices[0], chunk)
+      for i, place in zip(indices, places, strict=True):
+        manifest.write(json.dumps(place | record(i)) + "\n")
+      manifest.flush()
+      os.fsync(manifest.fileno())
+  processes.together(lambda: None)  # Until all have made theirs.
+  if lock:
+    collect(out)
+    lock.close()
   progress.say(
     f"{args.count} synthetic images of {args.workdir} in {out}\n"
     "As a data set: --config.data.name=generated"
@@ -296,16 +348,17 @@ def run(args) -> int:
 def main(argv: list[str] | None = None) -> int:
   args = parser().parse_args(argv)
   try:
-    return run(args)
+    with processes.leaving_on_sigterm():
+      processes.join()
+      return run(args)
   except errors.UserError as error:
     print(f"jaxfake.sample: {error}", file=sys.stderr)
     return 2
-  except OSError as error:
-    print(f"jaxfake.sample: {error}", file=sys.stderr)
-    return 1
   except KeyboardInterrupt:
     print("interrupted; the same command continues", file=sys.stderr)
     return 130
+  except Exception as error:
+    return processes.failed(error, "jaxfake.sample")
 
 
 if __name__ == "__main__":

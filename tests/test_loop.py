@@ -209,65 +209,6 @@ sys.stdin.read()
   assert "in use by another process" in capsys.readouterr().err
 
 
-def launch(path, *flags):
-  return subprocess.run(
-    [ROOT / "launch/multiprocess.sh", "2", TINY, f"--workdir={path}", *flags],
-    capture_output=True,
-    text=True,
-    timeout=300,
-    env=os.environ
-    | {"PATH": f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}"},
-  )
-
-
-@pytest.mark.parametrize("spread", ["4 devices", "2 processes"])
-def test_devices_and_processes_agree(spread, tmp_path):
-  flags = ["--config.batch_size=8", "--config.model.conditional=True"]
-  for steps in (1, 6):
-    more = [*flags, f"--config.total_steps={steps}"]
-    assert train(tmp_path / "one", *more) == 0
-    many = tmp_path / "many"
-    if spread == "4 devices":
-      done = train_apart(many, *more, JAX_NUM_CPU_DEVICES="4")
-      assert "1 process(es), 4 device(s)" in done.stdout
-    else:
-      done = launch(many, *more)
-      assert done.stdout.count("2 process(es), 2 device(s)") == 1
-    assert done.returncode == 0, done.stderr
-    one, other = (sample.load(p)[2] for p in (tmp_path / "one", many))
-    for part in ("generator", "discriminator"):
-      pairs = zip(
-        jax.tree.leaves(getattr(one, part).params),
-        jax.tree.leaves(getattr(other, part).params),
-        strict=True,
-      )
-      for a, b in pairs:
-        if steps == 1:
-          np.testing.assert_allclose(a, b, atol=1e-5)
-        # Adam divides by the size of a gradient, so where that is all rounding
-        # a parameter may go either way, by 2e-4 a step; few do.
-        assert np.abs(a - b).mean() < 2e-5
-  first, last = (
-    [json.loads(x) for x in (p / "metrics.jsonl").read_text().splitlines()]
-    for p in (tmp_path / "one", many)
-  )
-  for a, b in zip(first, last, strict=True):
-    assert a.keys() == b.keys()
-    for name in a.keys() - {"images_per_s", "seconds"}:
-      # A gradient jumps where rounding takes a unit over leaky ReLU's kink.
-      near = 0.1 if name.endswith("gradient") else 1e-2
-      assert a[name] == pytest.approx(b[name], rel=near, abs=1e-3), name
-
-
-def test_a_mistake_seen_by_one_process_stops_all(tmp_path):
-  assert train(tmp_path) == 0
-  done = launch(tmp_path, "--config.opt.lr=0.1")
-  assert done.returncode == 2
-  assert "opt.lr was 0.0002, now 0.1" in done.stderr
-  assert "another process cannot start" in done.stderr
-  assert "Traceback" not in done.stderr
-
-
 def test_batch_must_divide_over_devices(tmp_path):
   done = train_apart(tmp_path, "--config.batch_size=6", JAX_NUM_CPU_DEVICES="4")
   assert done.returncode == 2

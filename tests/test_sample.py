@@ -2,13 +2,16 @@
 
 import json
 import pathlib
+import re
+import signal
 
 from array_record.python import array_record_data_source
+from in_processes import codes, start
 import numpy as np
 from PIL import Image
 import pytest
 
-from jaxfake import main, sample
+from jaxfake import main, sample, workdir
 
 ROOT = pathlib.Path(__file__).parent.parent
 TINY = f"--config={ROOT}/configs/dcgan.py:tiny"
@@ -124,6 +127,75 @@ def test_a_shard_half_in_the_manifest_is_made_again(
   assert manifest(tmp_path / "cut") == manifest(tmp_path / "straight")
   shards = sorted((tmp_path / "cut").glob("*.array_record"))
   assert [len(read_records(p)) for p in shards] == [4, 4, 2]
+
+
+# Runs sample in shards of three; a process dies when it comes to an index.
+DIES = """
+import os, signal, sys
+from jaxfake import processes, sample
+processes.HEARTBEAT = 5
+sample.SHARD = 3
+encode = sample.png
+def png(image, facts):
+  if facts["index"] == {index}:
+    os.kill(os.getpid(), signal.SIGKILL)
+  os.write(1, b"\\nmade %d\\n" % facts["index"])
+  return encode(image, facts)
+sample.png = png
+sys.exit(sample.main(sys.argv[1:]))
+"""
+
+
+def test_two_processes_then_three_make_what_one_makes(
+  trained, tmp_path, monkeypatch
+):
+  monkeypatch.setattr(sample, "SHARD", 3)
+  one, many = tmp_path / "one", tmp_path / "many"
+  assert make(trained, one, 20, "--format", "array_record") == 0
+  argv = ["--workdir", trained, "--out", many, "--count", 20, "--batch", 4]
+  argv += ["--format", "array_record"]
+  # 9 is the second process's; by then each may have written a shard, or none.
+  first, second = codes(start(2, DIES.format(index=9), *argv))
+  assert second == -signal.SIGKILL
+  assert first != 0
+  assert not sample.finished(many, 20)
+  listed = many.glob("manifest*.jsonl")
+  before = [x["index"] for p in listed for x in workdir.read_lines(p)]
+  started = start(3, DIES.format(index=-1), *argv)
+  assert codes(started) == [0, 0, 0], started[0].err
+  after = [
+    int(i) for x in started for i in re.findall(r"^made (\d+)$", x.out, re.M)
+  ]
+  assert sorted(before + after) == list(range(20))  # Each once.
+  assert sample.finished(many, 20)
+  names = lambda out: sorted(p.name for p in out.iterdir())
+  assert names(many) == names(one)
+  assert (many / "manifest.jsonl").read_bytes() == (
+    one / "manifest.jsonl"
+  ).read_bytes()
+  for shard in one.glob("*.array_record"):
+    assert read_records(many / shard.name) == read_records(shard)
+
+
+def test_the_parts_of_a_manifest_are_joined(trained, tmp_path, monkeypatch):
+  assert make(trained, tmp_path, 6) == 0
+  whole = (tmp_path / "manifest.jsonl").read_text()
+  lines = whole.splitlines(keepends=True)
+  # As after kill -9 of two of three processes, one while joining the parts.
+  (tmp_path / "manifest.jsonl").write_text(lines[5] + lines[1])
+  (tmp_path / "manifest-1.jsonl").write_text(lines[1] + lines[2])
+  (tmp_path / "manifest-2.jsonl").write_text(lines[4] + lines[0][:9])
+  encode, again = sample.png, []
+
+  def png(image, facts):
+    again.append(facts["index"])
+    return encode(image, facts)
+
+  monkeypatch.setattr(sample, "png", png)
+  assert make(trained, tmp_path, 6) == 0
+  assert sorted(again) == [0, 3]
+  assert (tmp_path / "manifest.jsonl").read_text() == whole
+  assert not list(tmp_path.glob("manifest-*"))
 
 
 def test_the_largest_seed(trained, tmp_path):
