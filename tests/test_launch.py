@@ -230,6 +230,13 @@ def documents(name):
   return list(yaml.safe_load_all((LAUNCH / name).read_text()))
 
 
+def pod() -> str:
+  """What a pod does."""
+  (job,) = documents("k8s.yaml")[0]["spec"]["replicatedJobs"]
+  spec = job["template"]["spec"]["template"]["spec"]
+  return spec["containers"][0]["args"][0]
+
+
 def test_kubernetes_takes_its_objects():
   """What the models of Kubernetes and JobSet do not know or want otherwise
   does not come back from them as it was."""
@@ -244,12 +251,55 @@ def test_kubernetes_takes_its_objects():
     assert model.from_dict(document).to_dict() == document
 
 
+KUBECTL = """\
+for argument; do
+  case $argument in
+    --from-file=source=*) cat "${argument#*source=}" > "$PLACE/source" ;;
+    --from-literal=*) echo "${argument#*arguments=}" > "$PLACE/arguments" ;;
+  esac
+done
+"""
+
+
+def test_a_pod_runs_what_the_page_says(tmp_path):
+  """The page's commands, then the container's, in a folder of this machine."""
+  program(tmp_path / "bin/kubectl", KUBECTL)
+  program(tmp_path / "bin/pip", 'echo "pip $*" >> "$PLACE/told"')
+  program(tmp_path / "bin/python", 'echo "python $*" >> "$PLACE/told"')
+  env = {"path": tmp_path / "bin", "PLACE": str(tmp_path)}
+  text = (LAUNCH / "k8s.yaml").read_text()
+  lines = re.findall(r"^#   (.*)$", text, re.M)
+  page = "\n".join(lines).replace("/tmp", str(tmp_path))
+  done = run("bash", "-euc", f"cd {ROOT}\n{page}", **env)
+  assert done.returncode == 0, done.stderr
+  assert 0 < (tmp_path / "source").stat().st_size < 2**20 * 3 / 4  # In base64.
+
+  script = re.sub(
+    "(?<![.a-z])/(tmp|source|jaxfake)", rf"{tmp_path}/pod/\1", pod()
+  )
+  for folder in ("tmp", "source", "jaxfake/runs"):
+    (tmp_path / "pod" / folder).mkdir(parents=True)
+  shutil.copy(tmp_path / "source", tmp_path / "pod/source/source")
+  arguments = (tmp_path / "arguments").read_text().strip()
+  done = run("bash", "-euc", script, ARGUMENTS=arguments, **env)
+  assert done.returncode == 0, done.stderr
+  assert (tmp_path / "told").read_text() == (
+    f"pip install -q -e .\npython -m jaxfake.main {arguments}\n"
+  )
+  head = lambda folder: subprocess.check_output(
+    ["git", "rev-parse", "HEAD"], cwd=folder
+  )
+  assert head(tmp_path / "pod/jaxfake") == head(ROOT)
+  config = arguments.removeprefix("--config ").partition(":")[0]
+  assert (tmp_path / "pod/jaxfake" / config).is_file()
+
+
 def test_pods_find_each_other_and_their_things():
   jobset, claim = documents("k8s.yaml")
   (job,) = jobset["spec"]["replicatedJobs"]
   spec = job["template"]["spec"]
-  pod = spec["template"]["spec"]
-  (container,) = pod["containers"]
+  template = spec["template"]["spec"]
+  (container,) = template["containers"]
   env = {x["name"]: x.get("value") for x in container["env"]}
   assert spec["parallelism"] == spec["completions"]
   assert int(env["JAX_NUM_PROCESSES"]) == spec["parallelism"]
@@ -257,8 +307,8 @@ def test_pods_find_each_other_and_their_things():
   first = f"{name}-{job['name']}-0-0.{name}"
   assert env["JAX_COORDINATOR_ADDRESS"].startswith(f"{first}:")
   mounts = [x["name"] for x in container["volumeMounts"]]
-  assert sorted(mounts) == sorted(x["name"] for x in pod["volumes"])
-  claims = [x.get("persistentVolumeClaim") for x in pod["volumes"]]
+  assert sorted(mounts) == sorted(x["name"] for x in template["volumes"])
+  claims = [x.get("persistentVolumeClaim") for x in template["volumes"]]
   assert {"claimName": claim["metadata"]["name"]} in claims
 
 
@@ -284,20 +334,19 @@ def test_skypilot_takes_its_task():
   assert used == task["envs"].keys()
 
 
-@pytest.mark.parametrize("name", ["k8s.yaml", "sky.yaml"])
-def test_what_a_page_does_on_its_machine_is_bash(name):
-  for document in documents(name):
-    text = json.dumps(document)
-    scripts = [document.get("setup", ""), document.get("run", "")]
-    if "JobSet" in text:
-      (job,) = document["spec"]["replicatedJobs"]
-      pod = job["template"]["spec"]["template"]["spec"]
-      scripts = pod["containers"][0]["args"]
-    for script in scripts:
-      subprocess.run(["bash", "-n"], input=script, text=True, check=True)
-
-
-def test_default_arguments_are_a_configuration():
+def test_a_sky_machine_runs_its_arguments(tmp_path):
   (task,) = documents("sky.yaml")
-  config, _ = main.parse(["", *shlex.split(task["envs"]["ARGUMENTS"])])
-  assert config.task
+  for name in ("python3", "nvidia-smi"):
+    program(tmp_path / "bin" / name, f'echo "{name} $*" >> "$PLACE/told"')
+  program(tmp_path / ".venv/bin/python", 'echo "python $*" >> "$PLACE/told"')
+  env = {"path": tmp_path / "bin", "PLACE": str(tmp_path)} | task["envs"]
+  env["BUCKET"] = "my-runs"
+  for step in ("setup", "run"):
+    done = run("bash", "-c", f"cd {tmp_path}\n{task[step]}", **env)
+    assert done.returncode == 0, done.stderr
+  told = (tmp_path / "told").read_text().splitlines()
+  assert "python3 -m uv pip install -q -e .[cuda]" in told
+  argv = shlex.split(told[-1])
+  assert argv[:3] == ["python", "-m", "jaxfake.main"]
+  config, workdir = main.parse(argv[2:])
+  assert (config.task, str(workdir)) == ("gan", "/runs/dcgan")
