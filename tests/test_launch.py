@@ -126,29 +126,38 @@ def test_local_says_what_python_it_needs(tmp_path, checkout):
 
 # tpu.sh
 
+# As if this machine were the TPU's, with $PLACE as its home.
 GCLOUD = """\
 (IFS=$'\\t' && printf '%s\\0' "$*" >> "$PLACE/told")
+for argument; do
+  case $argument in
+    --command=*) command=${argument#--command=} ;;
+    *.bundle) cp "$argument" "$PLACE" ;;
+  esac
+done
+export HOME=$PLACE
 case "$*" in
   *" describe "*) exit "${FOUND:-1}" ;;
   *jaxfake.main*)
-    for argument; do
-      case $argument in --command=*) run=${argument#--command=} ;; esac
-    done
-    (cd "$PLACE" && eval "$run")
-    code=$(head -n 1 "$PLACE/codes")
-    sed -i 1d "$PLACE/codes"
+    cd && bash -c "$command" || exit
+    code=$(head -n 1 codes)
+    sed -i 1d codes
     exit "$code" ;;
-  *gcsfuse*) exit "${INSTALLED:-0}" ;;
+  *gcsfuse*) cd && bash -c "$command" ;;
 esac
 """
 
 
 def tpu(tmp_path, *codes, **env):
   """tpu.sh where runs end with these codes: how it ended, what gcloud heard."""
+  note = lambda name: (
+    f'echo "{name} $*" >> "$PLACE/ran"; exit "${{INSTALLED:-0}}"'
+  )
   program(tmp_path / "bin/gcloud", GCLOUD)
+  for name in ("bin/gcsfuse", "bin/python3", ".local/bin/uv"):
+    program(tmp_path / name, note(name))
   program(
-    tmp_path / "jaxfake/.venv/bin/python",
-    'printf "<%s>" "$@" >> ../ran; exit 0',
+    tmp_path / "jaxfake/.venv/bin/python", 'printf "<%s>" "$@" >> "$PLACE/ran"'
   )
   (tmp_path / "codes").write_text("".join(f"{x}\n" for x in codes))
   flags = ["--config", "configs/dcgan.py", "--config.data.dir=a folder's"]
@@ -170,10 +179,15 @@ def test_tpu_is_made_used_and_deleted(tmp_path):
   done, calls = tpu(tmp_path, 0)
   assert done.returncode == 0, done.stderr
   assert verbs(calls) == ("describe describe create create scp ssh ssh delete")
-  assert (tmp_path / "ran").read_text() == (
+  assert (tmp_path / "ran").read_text().splitlines() == [
+    "bin/gcsfuse --metadata-cache-ttl-secs=0 my-runs runs",
+    "bin/python3 -m pip install -q --user uv",
+    ".local/bin/uv venv -q --python 3.13",
+    ".local/bin/uv pip install -q -e .[tpu]",
     "<-m><jaxfake.main><--config><configs/dcgan.py>"
-    "<--config.data.dir=a folder's>"
-  )
+    "<--config.data.dir=a folder's>",
+  ]
+  assert (tmp_path / "jaxfake/configs/dcgan.py").is_file()
 
 
 @pytest.mark.parametrize("code", [75, 255])
