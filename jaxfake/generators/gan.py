@@ -105,6 +105,7 @@ def make(config, dataset) -> Task:
   loss = losses.LOSSES[config.loss]
   adam = optax.adam(config.opt.lr, b1=config.opt.b1, b2=config.opt.b2)
   names = augment.names(config.augment)
+  _, by_batch, _ = loop.mesh_and_shardings()
 
   def init(key):
     kg, kd = jax.random.split(key)
@@ -144,6 +145,8 @@ def make(config, dataset) -> Task:
     real = jnp.repeat(real, config.model.channels, -1)
     label = batch["label"]  # The fakes' too: the same class mix.
     z = jax.random.normal(k_z, (len(label), config.model.latents))
+    # XLA by itself has every device make the fakes of the whole batch.
+    z = jax.lax.with_sharding_constraint(z, by_batch)
     g, d = state.generator, state.discriminator
 
     def generate(params):
