@@ -143,8 +143,8 @@ def show(rows: list[dict], markdown: bool) -> None:
       shown.add_column(name, justify="left" if left else "right", no_wrap=left)
     for row in cells:
       shown.add_row(*row.values())
-    screen = console.Console()
-    screen.print(shown, width=None if screen.is_terminal else WIDE)
+    width = None if sys.stdout.isatty() else WIDE
+    console.Console(width=width).print(shown)
   first = rows[0]
   versions = first["environment"]["versions"]
   progress.say(

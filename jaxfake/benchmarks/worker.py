@@ -8,6 +8,7 @@ first says what there is to run on, the second how long the first batch took, or
 why there is none.
 """
 
+import importlib.abc
 import json
 import os
 import pathlib
@@ -21,6 +22,15 @@ from jaxfake.benchmarks.cases import Case
 WARM_UP = 2  # Batches after the first.
 
 
+class WithoutTorch(importlib.abc.MetaPathFinder):
+  """Ours is measured as where PyTorch is not installed: scikit-learn imports it
+  wherever it can."""
+
+  def find_spec(self, name, path, target=None):
+    if name == "torch":
+      raise ModuleNotFoundError("No module named 'torch'", name=name)
+
+
 def main(name: str, case: str, folder: str, *mode: str) -> None:
   # Only answers may go to the parent.
   out = os.fdopen(os.dup(1), "w")
@@ -31,6 +41,7 @@ def main(name: str, case: str, folder: str, *mode: str) -> None:
 
   platform.tune_allocator()  # Before either library allocates.
   if name == "ours":
+    sys.meta_path.insert(0, WithoutTorch())
     from jaxfake.benchmarks import ours as side
   else:
     from jaxfake.benchmarks import peers as side
