@@ -145,11 +145,10 @@ def show(rows: list[dict], markdown: bool) -> None:
       shown.add_row(*row.values())
     width = None if sys.stdout.isatty() else WIDE
     console.Console(width=width).print(shown)
-  first = rows[0]
-  versions = first["environment"]["versions"]
+  told = rows[0]["environment"]
   progress.say(
-    f"{first['environment']['cpu']}, {first['environment']['cpu_count']} CPUs,"
-    f" on {first['device']}; JAX {versions['jax']}, PyTorch {first['torch']}"
+    f"{rows[0]['device']}, {told['cpu_count']} CPUs;"
+    f" JAX {told['versions']['jax']}, PyTorch {rows[0]['torch']}"
   )
   for row in rows:
     for note in row["notes"]:

@@ -169,14 +169,15 @@ def measure(
         for _ in range(PRODUCTS)
         for worker in (ours, peers[0])
       )
+  told = about["environment"] | {"command": " ".join(sys.argv)}
   return {
     "case": name,
     "batch": case.batch(platform),
     "size": case.size,
     "precision": precision,
-    "device": about["device"],
+    "device": told["cpu"] if platform == "cpu" else about["device"],
     "torch": theirs["version"],
-    "environment": about["environment"],
+    "environment": told,
     "foreign_load": foreign,
     "rounds": effort.rounds,
     "notes": notes,
