@@ -10,7 +10,10 @@ from jaxfake.models import pretrained, vgg
 
 torch = pytest.importorskip("torch", reason="PyTorch, the oracle, is missing")
 safetensors_torch = pytest.importorskip("safetensors.torch")
-torch_peers = pytest.importorskip("torch_peers")
+torch_peers = pytest.importorskip("jaxfake.benchmarks.torch_peers")
+
+# More threads wait for each other at these sizes, at others' cost.
+torch.set_num_threads(1)
 
 CLASSES = 5
 

@@ -1,0 +1,101 @@
+"""What is compared: a case is data, from which either side makes its program.
+
+Both sides do the same multiplications on the same number of images at the same
+precision, and end with the same things updated. What is given to both:
+
+- gan_train: the GAN's step as jaxfake.main runs it: one generator pass for both
+  updates, the discriminator's on real and fake, its update, another pass for
+  the generator's; Adam, the averaged generator, gradient norms.
+- train: the classifier's step as jaxfake.main runs it: label smoothing,
+  dropout, clipping, AdamW on a warm-up and cosine with decay of kernels alone,
+  averaged weights. Without augmentation, which PyTorch's users leave to their
+  loader.
+- score, gan_sample: uint8 images to logits; latents to uint8 images, in NumPy.
+- input: JPEG files to shuffled uint8 batches of another size, nothing kept
+  from one epoch to the next.
+- detect: files to probabilities, as jaxfake.detect reads, canonicalises and
+  scores them.
+
+Batches of the training and scoring cases lie on the device before the clock
+starts.
+"""
+
+import pathlib
+from typing import NamedTuple
+
+CONFIGS = pathlib.Path(__file__).parent.parent.parent / "configs"
+
+
+class Case(NamedTuple):
+  """Sizes of one case; `cpu` and `gpu` are batch sizes."""
+
+  kind: str
+  model: str
+  size: int  # Pixels a side.
+  cpu: int
+  gpu: int
+  channels: int = 1
+  classes: int = 2
+  dropout: float = 0.0
+  width: int = 64  # Of a GAN.
+
+  def batch(self, platform: str) -> int:
+    return self.cpu if platform == "cpu" else self.gpu
+
+  def precision(self, platform: str) -> str:
+    """Of the arithmetic; parameters are float32."""
+    if self.kind == "input":
+      return "uint8"
+    if platform == "cpu":
+      return "float32"
+    return "tf32" if self.kind.startswith("gan") else "bfloat16"
+
+
+def published(kind: str, model: str, cpu: int, gpu: int, **more) -> Case:
+  """A network as it was published, for ImageNet."""
+  return Case(kind, model, 224, cpu, gpu, channels=3, classes=1000, **more)
+
+
+CASES = {
+  "dcgan64_train": Case("gan_train", "dcgan", 64, 64, 128),
+  "dcgan64_sample": Case("gan_sample", "dcgan", 64, 64, 256),
+  "dcgan128_train": Case("gan_train", "dcgan", 128, 16, 128),
+  "cnn_train": Case("train", "cnn", 96, 32, 256, dropout=0.2),
+  "resnet50_train": published("train", "resnet50", 16, 256),
+  "resnet50_score": published("score", "resnet50", 16, 256),
+  "densenet121_train": published("train", "densenet121", 16, 128),
+  "vgg16_train": published("train", "vgg16", 8, 128, dropout=0.5),
+  "mobilenet_v2_train": published(
+    "train", "mobilenet_v2", 16, 256, dropout=0.2
+  ),
+  "input_pipeline": Case("input", "", 128, 64, 128),
+  "detect_folder": Case("detect", "cnn", 96, 32, 32, dropout=0.2),
+}
+
+
+def config(case: Case, platform: str, **changes):
+  """The configuration that a user has for the case."""
+  from jaxfake import main  # The command itself parses nothing of it.
+
+  gan = case.kind.startswith("gan")
+  changes |= {
+    "data.size": case.size,
+    "batch_size": case.batch(platform),
+    "augment": "",
+  }
+  if gan:
+    changes["model.width"] = case.width
+  if case.model:
+    changes |= {"model.name": case.model, "model.channels": case.channels}
+  if not gan:
+    changes["model.dropout"] = case.dropout
+  if case.precision(platform) == "bfloat16":
+    changes["dtype"] = "bfloat16"
+  flags = [f"--config.{k}={v}" for k, v in changes.items()]
+  file = CONFIGS / ("dcgan.py" if gan else "classifier.py")
+  return main.parse(["", f"--config={file}", *flags])[0]
+
+
+def tiny(case: Case) -> Case:
+  """The same in seconds, for tests: its figures mean nothing."""
+  return case._replace(size=32, cpu=4, gpu=4, classes=2, width=4)

@@ -1,0 +1,173 @@
+"""Our side of each case: the programs that a user runs, called in a loop.
+
+`make(case, folder)` returns `run(n)`, which does n batches (of `detect`: the
+folder, whatever n), waits for their end and returns the number of images.
+"""
+
+from collections.abc import Callable
+import functools
+import pathlib
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxfake import data, detect, platform, sample, task, workdir
+from jaxfake.benchmarks import cases
+from jaxfake.benchmarks.cases import Case
+from jaxfake.classifiers import features, neural, programs
+from jaxfake.data import pipeline
+from jaxfake.generators import gan
+
+STEPS = 10_000  # Of the learning rate's schedule.
+
+
+def about(_) -> dict:
+  """What there is to run on."""
+  device = jax.devices()[0]
+  return {
+    "platform": device.platform,
+    "device": device.device_kind,
+    "version": jax.__version__,
+    "environment": workdir.environment(),
+  }
+
+
+def peak_mb() -> float | None:
+  """The most device memory held so far; None where that is the host's."""
+  stats = jax.devices()[0].memory_stats() or {}
+  peak = stats.get("peak_bytes_in_use")
+  return peak and peak / 1e6
+
+
+def config(case: Case, **changes):
+  return cases.config(case, jax.default_backend(), **changes)
+
+
+def make(case: Case, folder: pathlib.Path) -> Callable[[int], int]:
+  return KINDS[case.kind](case, folder)
+
+
+class Labelled(task.Rows):
+  """As many labels as classes, which look like a prepared split."""
+
+  def column(self, name: str) -> list[int]:
+    return list(range(len(self)))
+
+
+def images(case: Case, n: int) -> np.ndarray:
+  """Smooth noise, uint8 (n, s, s, 1)."""
+  rng = np.random.default_rng(0)
+  coarse = rng.integers(0, 256, (n, case.size // 8, case.size // 8, 1))
+  return coarse.astype(np.uint8).repeat(8, 1).repeat(8, 2)
+
+
+def training(case: Case, _) -> Callable[[int], int]:
+  c = config(case)
+  n = c.batch_size
+  if case.kind == "gan_train":
+    learn = gan.make(c, pipeline.Splits(("a", "b"), (), (), ()))
+  else:
+    labels = Labelled(label=np.arange(case.classes))
+    classes = tuple(map(str, range(case.classes)))
+    learn = neural.make(c, pipeline.Splits(classes, labels, (), ()), STEPS)
+  init = jax.jit(learn.init, compiler_options=platform.run_once_options())
+  state = init(jax.random.key(c.seed))
+  labels = np.arange(n, dtype=np.int32) % case.classes
+  batch = jax.device_put({"image": images(case, n), "label": labels})
+  step = jax.jit(learn.step, donate_argnums=0).lower(state, batch)
+  step = step.compile(compiler_options=platform.compiler_options())
+
+  def run(steps: int) -> int:
+    nonlocal state
+    for _ in range(steps):
+      state, metrics = step(state, batch)
+    jax.block_until_ready((state, metrics))
+    return steps * n
+
+  return run
+
+
+def scoring(case: Case, _) -> Callable[[int], int]:
+  c = config(case)
+  image = jax.device_put(images(case, c.batch_size))
+  variables = random_variables(c, case.classes)
+  score = platform.jit(neural.scorer(c, case.classes))
+
+  def run(batches: int) -> int:
+    for _ in range(batches):
+      logits = np.asarray(score(variables, image))
+    return batches * len(logits)
+
+  return run
+
+
+def random_variables(c, num_classes: int):
+  shape = 1, c.data.size, c.data.size, c.model.channels
+  net = neural.network(c, num_classes)
+  return jax.jit(
+    lambda: net.init(jax.random.key(0), jnp.zeros(shape), train=False),
+    compiler_options=platform.run_once_options(),
+  )()
+
+
+def sampling(case: Case, _) -> Callable[[int], int]:
+  c = config(case)
+  init = gan.make(c, pipeline.Splits((), (), (), ())).init
+  init = jax.jit(init, compiler_options=platform.run_once_options())
+  endless = np.broadcast_to(np.int32(0), 2**31)  # Takes no memory.
+  state = init(jax.random.key(0))
+  feed = sample.images(c, (), state, 0, endless, 0, c.batch_size)
+  return lambda batches: sum(len(next(feed)) for _ in range(batches))
+
+
+def reading(case: Case, folder: pathlib.Path) -> Callable[[int], int]:
+  changes = {"data.name": "chest_xray", "data.dir": folder / "images"}
+  c = config(case, **changes)
+  source = data.prepare(c.data).source("train")
+  # No image is kept: what a set has whose images do not fit into memory.
+  pipeline.CACHE_BYTES = -1
+  source = pipeline.Images(source, c.data)
+  feed = pipeline.batches(source, c.seed, c.batch_size, 0)
+  return lambda batches: sum(len(next(feed)["image"]) for _ in range(batches))
+
+
+def detecting(case: Case, folder: pathlib.Path) -> Callable[[int], int]:
+  c = config(case, **{"data.name": "real_or_fake"})
+  classes = detect.VERDICTS[::2]
+  score = platform.jit(neural.scorer(c, len(classes)))
+  score = functools.partial(score, random_variables(c, len(classes)))
+  logits = lambda x: features.in_batches(score, x, programs.BATCH)
+  program = programs.Classifier(c, classes, logits, 1.0, 0.5, (0.1, 0.9))
+  files = detect.found([str(folder / "images")])
+
+  def run(_: int) -> int:
+    rows = list(detect.rows(program, files))
+    return sum(row["verdict"] is not None for row in rows)
+
+  return run
+
+
+KINDS = {
+  "gan_train": training,
+  "gan_sample": sampling,
+  "train": training,
+  "score": scoring,
+  "input": reading,
+  "detect": detecting,
+}
+
+
+def multiply(precision: str, n: int) -> float:
+  """The best FLOP/s of some products of two (n, n) matrices."""
+  dtype = jnp.bfloat16 if precision == "bfloat16" else jnp.float32
+  a = jnp.ones((n, n), dtype)
+  product = platform.jit(jnp.matmul)
+  product(a, a).block_until_ready()
+  seconds = []
+  for _ in range(5):
+    start = time.perf_counter()
+    product(a, a).block_until_ready()
+    seconds.append(time.perf_counter() - start)
+  return 2 * n**3 / min(seconds)

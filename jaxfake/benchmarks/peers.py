@@ -1,0 +1,424 @@
+"""PyTorch's side of each case, as its users write it at its best.
+
+Channels last, fused optimisers, `torch.compile` where asked for, on a GPU
+autocast to bfloat16, a DataLoader with a process for each core. JAX is not
+imported here. `make(case, folder, mode)` returns what ours.make returns.
+"""
+
+from collections.abc import Callable, Iterator
+import functools
+import itertools
+import math
+import pathlib
+import time
+
+import numpy as np
+from PIL import Image
+import torch
+from torch.nn import functional as F
+from torch.utils import data as torch_data
+from torch.utils import flop_counter
+
+from jaxfake.benchmarks import cases, torch_peers
+from jaxfake.benchmarks.cases import Case
+from jaxfake.data import pipeline, real_or_fake, work
+
+LATENTS, STEPS = 100, 10_000
+
+
+class Place:
+  """Where and how a case's networks run."""
+
+  def __init__(self, case: Case, platform: str, mode: str):
+    self.device = torch.device("cuda" if platform == "gpu" else platform)
+    self.half = platform == "gpu" and case.precision("gpu") == "bfloat16"
+    self.compiles = mode == "compile"
+    self.fused = platform != "meta"
+
+  def compile(self, fn: Callable) -> Callable:
+    return torch.compile(fn, dynamic=False) if self.compiles else fn
+
+  def autocast(self):
+    device = self.device.type if self.half else "cpu"
+    return torch.autocast(device, torch.bfloat16, enabled=self.half)
+
+  def network(self, build: Callable) -> torch.nn.Module:
+    if self.device.type == "meta":
+      with self.device:
+        return build()
+    network = torch_peers.filled(build)
+    return network.to(self.device, memory_format=torch.channels_last)
+
+  def images(self, case: Case, n: int) -> torch.Tensor:
+    shape = n, 1, case.size, case.size
+    return torch.randint(
+      0, 256, shape, dtype=torch.uint8, device=self.device
+    ).contiguous(memory_format=torch.channels_last)
+
+  def fetch(self, x: torch.Tensor) -> torch.Tensor:
+    """x on the host, once it is computed."""
+    return x if self.device.type == "meta" else x.cpu()
+
+  def wait(self) -> None:
+    if self.device.type == "cuda":
+      torch.cuda.synchronize()
+
+
+def platform() -> str:
+  return "gpu" if torch.cuda.is_available() else "cpu"
+
+
+def about(case: Case) -> dict:
+  """What there is to run on, and what the case takes."""
+  return {
+    "platform": platform(),
+    "version": torch.__version__,
+    "flops_per_image": flops(case),
+  }
+
+
+def peak_mb() -> float | None:
+  """The most device memory held so far; None where that is the host's."""
+  if platform() == "gpu":
+    return torch.cuda.max_memory_allocated() / 1e6
+  return None
+
+
+def make(case: Case, folder: pathlib.Path, mode: str) -> Callable[[int], int]:
+  torch.set_num_threads(work.cores())
+  torch.set_float32_matmul_precision("high")  # TF32, JAX's default on a GPU.
+  torch.backends.cudnn.allow_tf32 = True
+  torch.backends.cudnn.benchmark = True
+  place = Place(case, platform(), mode)
+  return KINDS[case.kind](case, folder, place, case.batch(platform()))
+
+
+def floats(network: torch.nn.Module) -> list[torch.Tensor]:
+  """Parameters and batch statistics."""
+  state = network.state_dict(keep_vars=True).values()
+  return [x for x in state if x.is_floating_point()]
+
+
+def detached(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
+  return [x.detach() for x in tensors]
+
+
+def norm(parameters) -> torch.Tensor:
+  """Of all gradients together."""
+  return torch.nn.utils.get_total_norm([p.grad for p in parameters])
+
+
+def repeated(step: Callable, place: Place, n: int) -> Callable[[int], int]:
+  """run(count) of a step of n images."""
+
+  def run(count: int) -> int:
+    for _ in range(count):
+      step()
+    place.wait()
+    return count * n
+
+  return run
+
+
+def gan(case: Case, _, place: Place, n: int) -> Callable[[int], int]:
+  widths = torch_peers.dcgan_widths(case.size, case.width)
+  generator = place.network(
+    lambda: torch_peers.Generator(widths, LATENTS, case.channels)
+  )
+  discriminator = place.network(
+    lambda: torch_peers.Discriminator(widths, case.channels)
+  )
+  image = place.images(case, n)
+  step = gan_step(place, generator.train(), discriminator.train(), image)
+  return repeated(step, place, n)
+
+
+def gan_step(place: Place, generator, discriminator, image) -> Callable:
+  """A step, to be called again and again; it tells losses and norms."""
+  adam = functools.partial(
+    torch.optim.Adam, lr=2e-4, betas=(0.5, 0.999), fused=place.fused
+  )
+  g_opt = adam(generator.parameters())
+  d_opt = adam(discriminator.parameters())
+  now = detached(floats(generator))
+  ema = [x.clone() for x in now]
+  count = itertools.count()
+
+  def d_loss(image, fake):
+    real = image.float() / 127.5 - 1
+    real_term = F.softplus(-discriminator(real)).mean()
+    fake_term = F.softplus(discriminator(fake)).mean()
+    return real_term + fake_term, real_term.detach(), fake_term.detach()
+
+  def g_loss(fake):
+    return F.softplus(-discriminator(fake)).mean()
+
+  generate = place.compile(generator)
+  d_loss, g_loss = place.compile(d_loss), place.compile(g_loss)
+
+  def step() -> dict[str, torch.Tensor]:
+    with place.autocast():
+      fake = generate(torch.randn(len(image), LATENTS, device=place.device))
+      loss, real_term, fake_term = d_loss(image, fake.detach())
+    seen = {"d_loss_real": real_term, "d_loss_fake": fake_term}
+    d_opt.zero_grad()
+    loss.backward()
+    seen["d_gradient"] = norm(discriminator.parameters())
+    d_opt.step()
+    discriminator.requires_grad_(False)  # Its gradients would go unused.
+    with place.autocast():
+      loss = g_loss(fake)
+    g_opt.zero_grad()
+    loss.backward()
+    discriminator.requires_grad_(True)
+    seen |= {
+      "g_loss": loss.detach(),
+      "g_gradient": norm(generator.parameters()),
+    }
+    g_opt.step()
+    t = next(count)
+    torch._foreach_lerp_(ema, now, 1 - min(0.999, (1 + t) / (10 + t)))
+    return seen
+
+  return step
+
+
+def sampling(case: Case, _, place: Place, n: int) -> Callable[[int], int]:
+  widths = torch_peers.dcgan_widths(case.size, case.width)
+  generator = place.network(
+    lambda: torch_peers.Generator(widths, LATENTS, case.channels)
+  ).eval()
+
+  @place.compile
+  def draw(z):
+    x = generator(z)
+    return ((x + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+  @torch.no_grad()
+  def run(batches: int) -> int:
+    for _ in range(batches):
+      with place.autocast():
+        drawn = draw(torch.randn(n, LATENTS, device=place.device))
+      place.fetch(drawn)
+    return batches * n
+
+  return run
+
+
+def classifier(case: Case, place: Place) -> torch.nn.Module:
+  network = place.network(
+    lambda: torch_peers.empty(case.model, case.classes, case.channels)
+  )
+  for module in network.modules():
+    if isinstance(module, torch.nn.Dropout):
+      module.p = case.dropout
+  return network
+
+
+def prepared(image: torch.Tensor, channels: int) -> torch.Tensor:
+  """uint8 (b, 1, s, s) to what a network reads, (b, channels, s, s)."""
+  x = (image.float() - 127.5) / 127.5
+  x = x.expand(-1, channels, -1, -1)
+  return x.contiguous(memory_format=torch.channels_last)
+
+
+def rate(step: int) -> float:
+  """A warm-up and a cosine."""
+  warmup = STEPS // 10
+  if step < warmup:
+    return 1e-3 * step / warmup
+  done = (step - warmup) / (STEPS - warmup)
+  return 1e-3 * (1 + math.cos(math.pi * min(1, done))) / 2
+
+
+def training(case: Case, _, place: Place, n: int) -> Callable[[int], int]:
+  network, image = classifier(case, place).train(), place.images(case, n)
+  label = torch.arange(n, device=place.device) % case.classes
+  step = classifier_step(case, place, network, image, label)
+  return repeated(step, place, n)
+
+
+def classifier_step(case: Case, place: Place, network, image, label):
+  """A step, to be called again and again; it tells what ours tells."""
+  kernels = [p for p in network.parameters() if p.ndim > 1]
+  rest = [p for p in network.parameters() if p.ndim == 1]
+  opt = torch.optim.AdamW(
+    [
+      {"params": kernels, "weight_decay": 1e-2},
+      {"params": rest, "weight_decay": 0.0},
+    ],
+    fused=place.fused,
+  )
+  now = detached(floats(network))
+  average = [x.clone() for x in now]
+  count = itertools.count()
+
+  @place.compile
+  def forward(image, label):
+    logits = network(prepared(image, case.channels)).float()
+    loss = F.cross_entropy(logits, label, label_smoothing=0.05)
+    return loss, (logits.argmax(1) == label).float().mean()
+
+  def step() -> dict[str, torch.Tensor]:
+    t = next(count)
+    for group in opt.param_groups:
+      group["lr"] = rate(t)
+    with place.autocast():
+      loss, accuracy = forward(image, label)
+    opt.zero_grad()
+    loss.backward()
+    gradient = torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+    opt.step()
+    torch._foreach_lerp_(average, now, 1 - min(0.99, (1 + t) / (10 + t)))
+    return {"loss": loss.detach(), "accuracy": accuracy, "gradient": gradient}
+
+  return step
+
+
+def scorer(case: Case, place: Place) -> Callable:
+  """uint8 (b, 1, s, s) to logits on the host; to be called without gradient."""
+  network = classifier(case, place).eval()
+  if place.compiles:
+    import torch._inductor.config as inductor
+
+    inductor.freezing = True  # Weights are constants: batch norm is folded.
+  forward = place.compile(lambda x: network(prepared(x, case.channels)))
+
+  def score(image):
+    with place.autocast():
+      return place.fetch(forward(image).float())
+
+  return score
+
+
+def scoring(case: Case, _, place: Place, n: int) -> Callable[[int], int]:
+  score, image = scorer(case, place), place.images(case, n)
+
+  @torch.no_grad()
+  def run(batches: int) -> int:
+    for _ in range(batches):
+      score(image)
+    return batches * n
+
+  return run
+
+
+class Files(torch_data.Dataset):
+  """Images of files, uint8 (1, s, s) after `canonical`, with their place."""
+
+  def __init__(self, folder: pathlib.Path, canonical: Callable):
+    found = sorted(p for p in folder.rglob("*") if p.is_file())
+    self._files, self._canonical = [str(p) for p in found], canonical
+
+  def __len__(self) -> int:
+    return len(self._files)
+
+  def __getitem__(self, i: int) -> tuple[torch.Tensor, int]:
+    with Image.open(self._files[i]) as image:
+      gray = np.asarray(image.convert("L"))
+    return torch.tensor(self._canonical(gray))[None], i
+
+
+def loader(files: Files, n: int, place: Place, **options):
+  return torch_data.DataLoader(
+    files,
+    n,
+    num_workers=work.cores(),
+    persistent_workers=True,
+    prefetch_factor=4,
+    pin_memory=place.device.type == "cuda",
+    **options,
+  )
+
+
+def reading(
+  case: Case, folder: pathlib.Path, place: Place, n: int
+) -> Callable[[int], int]:
+  data = cases.config(case, platform()).data
+  canonical = functools.partial(
+    pipeline.fit, size=data.size, how=data.fit, kernel=data.kernel
+  )
+  files = Files(folder / "images", canonical)
+  batches = loader(files, n, place, shuffle=True, drop_last=True)
+
+  def epochs() -> Iterator:
+    while True:
+      yield from batches
+
+  feed = epochs()
+  return lambda count: sum(len(next(feed)[0]) for _ in range(count))
+
+
+def detecting(
+  case: Case, folder: pathlib.Path, place: Place, n: int
+) -> Callable[[int], int]:
+  changes = {"data.name": "real_or_fake"}
+  data = cases.config(case, platform(), **changes).data
+  files = Files(
+    folder / "images", functools.partial(real_or_fake.canonical, data=data)
+  )
+  batches, score = loader(files, n, place), scorer(case, place)
+
+  @torch.no_grad()
+  def run(_: int) -> int:
+    p = [0.0] * len(files)
+    for image, i in batches:
+      fake = score(image.to(place.device)).softmax(1)[:, 1]
+      for at, value in zip(i.tolist(), fake.tolist(), strict=True):
+        p[at] = value
+    return len(p)
+
+  return run
+
+
+KINDS = {
+  "gan_train": gan,
+  "gan_sample": sampling,
+  "train": training,
+  "score": scoring,
+  "input": reading,
+  "detect": detecting,
+}
+
+
+def flops(case: Case) -> float | None:
+  """Of the multiplications and additions of a step, for each image.
+
+  Counted from the shapes of what PyTorch calls, without computing any of it.
+  """
+  if case.kind == "input":
+    return None
+  if case.kind == "detect":
+    case = case._replace(kind="score")
+  n = 4
+  place = Place(case, "meta", "eager")
+  counter = flop_counter.FlopCounterMode(
+    display=False,
+    custom_mapping={torch.ops.aten.convolution_backward: _gradients},
+  )
+  with counter:
+    KINDS[case.kind](case, None, place, n)(1)
+  return counter.get_total_flops() / n
+
+
+def _gradients(
+  grad, x, w, bias, stride, padding, dilation, transposed, *rest, **_
+) -> int:
+  """Of a convolution's gradients: each wanted takes what its forward took.
+
+  PyTorch's own count takes a kernel's gradient for that of one group.
+  """
+  forward = flop_counter.conv_flop_count(x, w, grad, transposed=transposed)
+  return forward * sum(rest[2][:2])  # output_padding, groups, output_mask.
+
+
+def multiply(precision: str, n: int) -> float:
+  """The best FLOP/s of some products of two (n, n) matrices."""
+  dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+  device = "cuda" if platform() == "gpu" else "cpu"
+  a, seconds = torch.ones((n, n), dtype=dtype, device=device), []
+  for _ in range(6):  # The first is left out.
+    start = time.perf_counter()
+    float((a @ a)[0, 0])
+    seconds.append(time.perf_counter() - start)
+  return 2 * n**3 / min(seconds[1:])
