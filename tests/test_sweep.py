@@ -248,7 +248,7 @@ def launch(config, *flags, workdir):
     text=True,
     cwd=ROOT,
     env=os.environ | {"PYTHONPATH": str(ROOT)},
-    timeout=120,
+    timeout=300,
   )
 
 

@@ -64,7 +64,7 @@ def start(config, path, *flags):
 
 def launch(config, path, *flags):
   process = start(config, path, *flags)
-  out, err = process.communicate(timeout=240)
+  out, err = process.communicate(timeout=300)
   return process.returncode, out, err
 
 
@@ -131,7 +131,7 @@ def log(path) -> str:
   return "".join(x.read_text() for x in path.glob("runs/*/log.txt"))
 
 
-def until(true, seconds=120):
+def until(true, seconds=300):
   end = time.monotonic() + seconds
   while not true():
     assert time.monotonic() < end
