@@ -215,7 +215,7 @@ class Panel(NamedTuple):
 
 
 def panels(rows: list[list[Panel]]) -> np.ndarray:
-  """Panels as RGB (h, w, 3): a dot for each seed, means with their sd."""
+  """Panels as RGB (h, w, 3): means with their sd, beside them each seed."""
   grid, pixels = _figure(
     4.5 * len(rows[0]),
     3.4 * len(rows),
@@ -224,8 +224,9 @@ def panels(rows: list[list[Panel]]) -> np.ndarray:
     squeeze=False,
   )
   for axes, panel in zip(grid.flat, sum(rows, []), strict=True):
+    beside = 0.03 * len(panel.points)
     for i, values in enumerate(panel.points.values()):
-      axes.plot([i] * len(values), values, ".", color="0.6")
+      axes.plot([i + beside] * len(values), values, ".", color="0.5")
     of = {i: x for i, x in enumerate(panel.points.values()) if x}
     axes.errorbar(
       list(of),
@@ -239,7 +240,8 @@ def panels(rows: list[list[Panel]]) -> np.ndarray:
       axes.legend()
     axes.set(xlabel=panel.xlabel, ylabel=panel.ylabel)
     axes.set(xlim=(-0.5, len(panel.points) - 0.5))
-    long = max(map(len, panel.points)) * len(panel.points) > 60
+    widest = max(len(y) for x in panel.points for y in x.split("\n"))
+    long = widest * len(panel.points) > 60
     turned = dict(rotation=20, ha="right") if long else {}
     axes.set_xticks(range(len(panel.points)), list(panel.points), **turned)
     axes.grid(alpha=0.3)

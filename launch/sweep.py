@@ -92,6 +92,6 @@ if __name__ == "__main__":
   except errors.UserError as error:
     print(f"jaxfake: {error}", file=sys.stderr)
     sys.exit(2)
-  except errors.RunError as error:
+  except (errors.RunError, OSError) as error:
     print(f"jaxfake: {error}", file=sys.stderr)
     sys.exit(1)

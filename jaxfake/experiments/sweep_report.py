@@ -10,13 +10,8 @@ import pathlib
 import statistics
 
 from jaxfake import errors, pictures, report, workdir
-from jaxfake.experiments.sweep import Setting
+from jaxfake.experiments.sweep import SHOWN, Setting
 
-# Of each task, where --metric is not given.
-SHOWN = {
-  "gan": ("frechet_random_filters", "kernel_random_filters"),
-  "classifier": ("accuracy", "auc"),
-}
 FLOOR = "_held_out"  # What as many real images of other patients would reach.
 
 

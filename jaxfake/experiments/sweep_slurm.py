@@ -69,7 +69,7 @@ class Slurm:
     self._asked = 0.0
 
   def tick(self) -> None:
-    if time.monotonic() - self._asked < POLL:
+    if not self.active or time.monotonic() - self._asked < POLL:
       return
     self._asked = time.monotonic()
     inside = queue()
