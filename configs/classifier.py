@@ -7,6 +7,7 @@ r"""A classifier of chest X-rays: any network, or a classical program.
       --config.model.name=random_forest
 
 The labels are whatever the data set's classes are. `:tiny` is for tests.
+launch/sweep.py ablates it.
 """
 
 import ml_collections
@@ -96,3 +97,16 @@ def get_config(arg=""):
   c.every = dict(log=0.1, preview=1.0, evaluate=1.0, checkpoint=1.0)  # Epochs.
   c.tensorboard = False  # Needs the extra of that name.
   return c
+
+
+def sweep():
+  yield {}
+  for name in ("cnn", "resnet18", "mobilenet_v2", "densenet121", "svm"):
+    yield {"model.name": name}
+  for augment in ("", "affine", "exposure", "noise", "affine,exposure,noise"):
+    yield {"augment": augment}
+  # With model.weights, and model.name as they need it; else a random network's
+  # head alone learns.
+  yield {"model.frozen": True, "opt.lr": 1e-2}
+  for size in (64, 96, 128):
+    yield {"data.size": size}

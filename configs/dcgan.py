@@ -8,7 +8,7 @@ r"""DCGAN at 64 px (Radford et al. 2015), on the phantom unless told otherwise.
 `:quick` is for people: two minutes of training on two Zen 3 cores, 220 images a
 second. `:tiny` is for tests: seconds. The whole one ran at 0.95 s a step there
 while the machine was free; its 5,000 steps were not run through. What 2,000
-reached on real radiographs stands in the README.
+reached on real radiographs stands in the README. launch/sweep.py ablates it.
 """
 
 import ml_collections
@@ -64,3 +64,18 @@ def get_config(arg=""):
   )
   c.tensorboard = False  # Needs the extra of that name.
   return c
+
+
+def sweep():
+  yield {}
+  for width in (16, 32, 64, 128):
+    yield {"model.width": width}
+  for lr in (5e-5, 1e-4, 2e-4, 4e-4):
+    yield {"opt.lr": lr}
+  for augment in ("", "translation,cutout", "brightness,contrast,translation"):
+    yield {"augment": augment}
+  yield {"augment": "brightness,contrast,translation,cutout"}
+  for ema in (0.0, 0.9, 0.99, 0.999):
+    yield {"ema": ema}
+  for loss in ("bce", "hinge"):
+    yield {"loss": loss}

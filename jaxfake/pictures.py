@@ -1,6 +1,7 @@
 """Pictures people look at: grids, neighbours, curves; uint8 arrays and PNG."""
 
 import pathlib
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
@@ -69,7 +70,7 @@ def neighbours(
   return captioned(cells, n)
 
 
-def _figure(width: float, height: float):
+def _figure(width: float, height: float, **subplots):
   """A Matplotlib figure in inches, its axes, and how to get its pixels."""
   # Half a second to import, needed only when a run evaluates.
   from matplotlib.backends import backend_agg
@@ -82,7 +83,7 @@ def _figure(width: float, height: float):
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
-  return figure.subplots(), pixels
+  return figure.subplots(**subplots), pixels
 
 
 def curves(
@@ -200,6 +201,50 @@ def scatter(groups: dict[str, list[tuple]], xlabel: str, ylabel: str):
   adjust_text(labels, ax=axes, arrowprops=lines)
   if any(groups.values()):
     axes.legend(loc="upper left", bbox_to_anchor=(0, 1.1), ncols=len(groups))
+  return pixels()
+
+
+class Panel(NamedTuple):
+  """Values of several seeds at each setting, {setting: values}."""
+
+  xlabel: str
+  ylabel: str
+  points: dict[str, list[float]]
+  floors: list[float]  # What could be reached at each setting; or none.
+  ordered: bool  # Whether the settings are numbers in order: joined by a line.
+
+
+def panels(rows: list[list[Panel]]) -> np.ndarray:
+  """Panels as RGB (h, w, 3): means with their sd, beside them each seed."""
+  grid, pixels = _figure(
+    4.5 * len(rows[0]),
+    3.4 * len(rows),
+    nrows=len(rows),
+    ncols=len(rows[0]),
+    squeeze=False,
+  )
+  for axes, panel in zip(grid.flat, sum(rows, []), strict=True):
+    beside = 0.03 * len(panel.points)
+    for i, values in enumerate(panel.points.values()):
+      axes.plot([i + beside] * len(values), values, ".", color="0.5")
+    of = {i: x for i, x in enumerate(panel.points.values()) if x}
+    axes.errorbar(
+      list(of),
+      [np.mean(x) for x in of.values()],
+      [np.std(x, ddof=1) if len(x) > 1 else 0 for x in of.values()],
+      fmt="o-" if panel.ordered else "o",
+      capsize=3,
+    )
+    if panel.floors:
+      axes.plot(panel.floors, ":", color="0.5", label="held-out real")
+      axes.legend()
+    axes.set(xlabel=panel.xlabel, ylabel=panel.ylabel)
+    axes.set(xlim=(-0.5, len(panel.points) - 0.5))
+    widest = max(len(y) for x in panel.points for y in x.split("\n"))
+    long = widest * len(panel.points) > 60
+    turned = dict(rotation=20, ha="right") if long else {}
+    axes.set_xticks(range(len(panel.points)), list(panel.points), **turned)
+    axes.grid(alpha=0.3)
   return pixels()
 
 

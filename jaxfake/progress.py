@@ -7,7 +7,7 @@ import contextlib
 import sys
 import time
 
-from rich import console, progress, table
+from rich import console, live, markup, progress, table
 
 PLAIN_EVERY = 5.0  # Seconds between lines where there is no terminal.
 _console = console.Console(highlight=False, soft_wrap=True)
@@ -93,3 +93,43 @@ class Bar:
       yield
     finally:
       self._aside += time.monotonic() - start
+
+
+class Board:
+  """Rows of texts, drawn anew in place on a terminal. In a log, the caption and
+  then a line for each row that has changed in other columns than its last. A
+  context manager."""
+
+  def __init__(self, columns: tuple[str, ...]):
+    self._columns = columns
+    self._seen = None
+    self._live = None
+    if _console.is_terminal:
+      self._live = live.Live(console=_console, auto_refresh=False)
+
+  def __enter__(self):
+    if self._live:
+      self._live.start()
+    return self
+
+  def __exit__(self, *_):
+    if self._live:
+      self._live.stop()
+
+  def show(self, caption: str, rows: list[tuple[str, ...]]) -> None:
+    if self._live is None:
+      if self._seen is None:
+        say(caption)
+      for row in rows if self._seen else ():
+        if row[:-1] not in self._seen:
+          say("  ".join(x for x in row if x))
+      self._seen = {row[:-1] for row in rows}
+      return
+    drawn = table.Table(box=None, expand=True, caption=caption)
+    *first, last = self._columns
+    for name in first:
+      drawn.add_column(name, no_wrap=True)
+    drawn.add_column(last, no_wrap=True, ratio=1)
+    for row in rows:
+      drawn.add_row(*map(markup.escape, row))
+    self._live.update(drawn, refresh=True)

@@ -68,6 +68,19 @@ def count(n: int | None) -> str:
   return str(n)
 
 
+def origin(results: list[dict]) -> str:
+  """On what the last of several runs ran, when they did, and their commits."""
+  starts = [start for x in results for start in x["environments"]]
+  ran = starts[-1]
+  commits = dict.fromkeys((x["commit"] or "unknown")[:7] for x in starts)
+  days = sorted(x["date"][:10] for x in starts)
+  return (
+    f"the last on {ran['cpu'] or ran['devices'][0]} ({ran['cpu_count']} cores,"
+    f" {', '.join(ran['devices'])}); {days[0]} to {days[-1]}, commit"
+    f" {', '.join(commits)}"
+  )
+
+
 def markdown(table: list[dict[str, str]]) -> str:
   """Rows of equal keys as a Markdown table, the first column to the left."""
   names = list(table[0])

@@ -13,6 +13,8 @@ A classifier's has besides:
 best/, best.json      the model of the smallest validation loss; or
 model.skops, .npz     a program that is fitted at once
 predictions.csv       of every validation and test image
+
+And that of a run in a sweep log.txt and exit_code.txt.
 """
 
 import csv
@@ -42,6 +44,7 @@ FREE = (
   "skipped_files",
 )
 LOCK = ".lock"
+LOG, EXIT_CODE = "log.txt", "exit_code.txt"  # Of a run that a sweep started.
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain")
 
 
@@ -152,7 +155,7 @@ class Workdir:
     held = (
       {x.name for x in self.path.iterdir()} if self.path.is_dir() else set()
     )
-    if "config.json" not in held and held - {LOCK}:
+    if "config.json" not in held and (held := held - {LOCK, LOG, EXIT_CODE}):
       raise errors.ConfigError(
         f"--workdir {self.path} holds other files, such as {min(held)}:"
         " expected a new folder, or one that a run has made"

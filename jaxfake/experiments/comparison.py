@@ -238,19 +238,12 @@ def about_lines(results: list[dict], planned: int) -> list[str]:
   result = results[0]
   dataset, counts = result["dataset"], result["counts"]
   size = result["config"]["data"]["size"]
-  starts = [start for x in results for start in x["environments"]]
-  ran = starts[-1]
-  commits = dict.fromkeys((x["commit"] or "unknown")[:7] for x in starts)
-  days = sorted(x["date"][:10] for x in starts)
   overlap = sum(dataset["patient_overlap"].values())
   return [
     f"{dataset['name']}, {dataset['split']} split, {size} px:"
     f" {counts['test']['images']:,} test images of"
     f" {counts['test']['patients']:,} patients, {overlap} patients in two"
-    f" splits. {len(results)} of {planned} runs, the last on"
-    f" {ran['cpu'] or ran['devices'][0]} ({ran['cpu_count']} cores,"
-    f" {', '.join(ran['devices'])}); {days[0]} to {days[-1]}, commit"
-    f" {', '.join(commits)}.",
+    f" splits. {len(results)} of {planned} runs, {report.origin(results)}.",
     "Intervals are over test patients, 95 %, means over the seeds of their"
     " ends; thresholds come from validation. Rows are sorted by accuracy within"
     " a budget; across budgets nothing is ranked. GFLOP: of scoring one image,"
