@@ -121,10 +121,13 @@ def warning(row: dict, cores: int) -> str | None:
   load = row["foreign_load"]
   if load is None or load <= LOADED * cores:
     return None
-  return (
+  said = (
     f"{row['case']}: others kept {load:.2f} processors busy of {cores}: take"
     " its figures with care"
   )
+  if row["cpu_ratio"]:
+    said += f" (the ratio by processor time is {row['cpu_ratio']:.2f})"
+  return said
 
 
 def show(rows: list[dict], markdown: bool) -> None:

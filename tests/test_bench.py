@@ -298,6 +298,7 @@ class Measured:
 
   def __init__(self, mode, *rates):
     self.mode, self.rates = mode, rates
+    self.cpu = [1 / x for x in rates]
 
 
 def test_figures_are_medians_against_the_better_peer():
@@ -308,6 +309,8 @@ def test_figures_are_medians_against_the_better_peer():
   assert row["peer_images_per_s"] == 5 and row["torch_mode"] == "eager"
   assert row["torch_modes"] == {"eager": 5, "compile": 4}
   assert row["ratio"] == 2 and row["ratio_range"] == [2, 2]
+  assert row["cpu_ms_per_image"] == 100
+  assert row["peer_cpu_ms_per_image"] == 200 and row["cpu_ratio"] == 2
   assert row["ceiling_fraction"] == 0.3
   assert row["peer_ceiling_fraction"] == 0.15
   assert compare.figures(ours, modes, None, None)["ceiling_fraction"] is None
@@ -346,7 +349,10 @@ def test_what_others_compute_is_seen_and_what_we_compute_is_not():
 
 def test_a_loaded_machine_is_told():
   row = {"case": "x", "foreign_load": 0.5}
-  assert "x: others kept 0.50 processors busy of 2" in bench.warning(row, 2)
+  told = bench.warning(row | {"cpu_ratio": 1.25}, 2)
+  assert "x: others kept 0.50 processors busy of 2" in told
+  assert "by processor time is 1.25" in told
+  assert "processor time" not in bench.warning(row | {"cpu_ratio": None}, 2)
   assert bench.warning(row, 16) is None
   assert bench.warning(row | {"foreign_load": None}, 2) is None
 

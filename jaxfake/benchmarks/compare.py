@@ -38,7 +38,8 @@ class Worker:
 
   def __init__(self, case: Case, folder: pathlib.Path, env: dict, *side: str):
     self._log = tempfile.TemporaryFile("w+")
-    self.rates, self.peak_mb, self.first_seconds = [], None, None
+    self.rates, self.cpu = [], []  # Images a second; seconds an image.
+    self.peak_mb, self.first_seconds = None, None
     name, *mode = side
     self.mode = " ".join(mode)
     command = [sys.executable, "-m", "jaxfake.benchmarks.worker"]
@@ -69,6 +70,8 @@ class Worker:
     self._settle()
     told = self.ask("run", batches, before)
     self.rates.append(told["images"] / told["seconds"])
+    if told["cpu_seconds"] is not None:
+      self.cpu.append(told["cpu_seconds"] / told["images"])
     self.peak_mb = told["peak_mb"]
     return told["seconds"]
 
@@ -154,6 +157,7 @@ def measure(
     for worker in workers:  # A turn that does not count.
       batches[worker] = math.ceil(seconds / worker.turn(1, ahead))
       worker.rates.clear()
+      worker.cpu.clear()
     say(f"{name}: measuring, {effort.rounds} rounds")
     before, then = machine.busy(os.getpid()), time.monotonic()
     for _ in range(effort.rounds):
@@ -190,7 +194,8 @@ def figures(
   flops: float | None,
   ceiling: float | None,
 ) -> dict:
-  """Of rates by round: medians, their ranges, and what they are of the ceiling.
+  """Of rates by round: medians, their ranges, and what they are of the ceiling;
+  processor time, too, which says more where others compute.
 
   The better of PyTorch's modes is the peer. The ratio's range is that of the
   rounds, in each of which the sides ran one after the other.
@@ -199,6 +204,11 @@ def figures(
   peer = max(peers, key=lambda x: medians[x.mode])
   rate, peer_rate = statistics.median(ours.rates), medians[peer.mode]
   ratios = [a / b for a, b in zip(ours.rates, peer.rates, strict=True)]
+  used, peer_used = (
+    # None without /proc, and for turns too short for its clock.
+    statistics.median(x.cpu or [0]) * 1e3 or None
+    for x in (ours, peer)
+  )
   of_ceiling = lambda rate: rate * flops / ceiling if ceiling else None
   return {
     "images_per_s": rate,
@@ -207,6 +217,9 @@ def figures(
     "peer_images_per_s_range": [min(peer.rates), max(peer.rates)],
     "ratio": rate / peer_rate,
     "ratio_range": [min(ratios), max(ratios)],
+    "cpu_ms_per_image": used,
+    "peer_cpu_ms_per_image": peer_used,
+    "cpu_ratio": used and peer_used and peer_used / used,
     "torch_mode": peer.mode,
     "torch_modes": medians,
     "flops_per_image": flops,

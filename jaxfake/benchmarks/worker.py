@@ -67,11 +67,15 @@ def main(name: str, case: str, folder: str, *mode: str) -> None:
     batches, before = values
     if before:
       run(before)
-    start = time.perf_counter()
+    used, start = machine.busy(os.getpid()), time.perf_counter()
     images = run(batches)
-    seconds = time.perf_counter() - start
-    peak = side.peak_mb() or machine.peak_mb()
-    say(images=images, seconds=seconds, peak_mb=peak)
+    seconds, now = time.perf_counter() - start, machine.busy(os.getpid())
+    say(
+      images=images,
+      seconds=seconds,
+      cpu_seconds=now and now.ours - used.ours,
+      peak_mb=side.peak_mb() or machine.peak_mb(),
+    )
 
 
 if __name__ == "__main__":
