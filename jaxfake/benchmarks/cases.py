@@ -16,8 +16,9 @@ precision, and end with the same things updated. What is given to both:
 - detect: files to probabilities, as jaxfake.detect reads, canonicalises and
   scores them.
 
-Batches of the training and scoring cases lie on the device before the clock
-starts.
+Images of the training and scoring cases lie on the device before the clock
+starts; our training steps gather their shuffled batches from them, a batch of
+PyTorch's is ready.
 """
 
 import pathlib

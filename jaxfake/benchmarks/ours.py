@@ -6,6 +6,7 @@ folder, whatever n), waits for their end and returns the number of images.
 
 from collections.abc import Callable
 import functools
+import itertools
 import pathlib
 import time
 
@@ -13,11 +14,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxfake import data, detect, platform, sample, task, workdir
+from jaxfake import data, detect, loop, platform, sample, task, workdir
 from jaxfake.benchmarks import cases
 from jaxfake.benchmarks.cases import Case
 from jaxfake.classifiers import features, neural, programs
-from jaxfake.data import pipeline
+from jaxfake.data import feed, pipeline, work
 from jaxfake.generators import gan
 
 STEPS = 10_000  # Of the learning rate's schedule.
@@ -75,14 +76,16 @@ def training(case: Case, _) -> Callable[[int], int]:
   init = jax.jit(learn.init, compiler_options=platform.run_once_options())
   state = init(jax.random.key(c.seed))
   labels = np.arange(n, dtype=np.int32) % case.classes
-  batch = jax.device_put({"image": images(case, n), "label": labels})
-  step = jax.jit(learn.step, donate_argnums=0).lower(state, batch)
-  step = step.compile(compiler_options=platform.compiler_options())
+  rows = task.Rows(image=images(case, n), label=labels)
+  mesh, _, everywhere = loop.mesh_and_shardings()
+  fed = feed.Feed(rows, c, 0, mesh)
+  many, _, _ = loop.compile_steps(learn, c, fed, everywhere)
 
   def run(steps: int) -> int:
     nonlocal state
-    for _ in range(steps):
-      state, metrics = step(state, batch)
+    for first in range(0, steps, fed.most):
+      now = min(fed.most, steps - first)
+      state, metrics = many(state, fed.chunk(now), np.int32(now))
     jax.block_until_ready((state, metrics))
     return steps * n
 
@@ -118,19 +121,19 @@ def sampling(case: Case, _) -> Callable[[int], int]:
   init = jax.jit(init, compiler_options=platform.run_once_options())
   endless = np.broadcast_to(np.int32(0), 2**31)  # Takes no memory.
   state = init(jax.random.key(0))
-  feed = sample.images(c, (), state, 0, endless, 0, c.batch_size)
-  return lambda batches: sum(len(next(feed)) for _ in range(batches))
+  starts = itertools.count(0, c.batch_size)
+  drawn = sample.images(c, (), state, 0, endless, starts, c.batch_size)
+  return lambda batches: sum(len(next(drawn)) for _ in range(batches))
 
 
 def reading(case: Case, folder: pathlib.Path) -> Callable[[int], int]:
   changes = {"data.name": "chest_xray", "data.dir": folder / "images"}
   c = config(case, **changes)
   source = data.prepare(c.data).source("train")
-  # No image is kept: what a set has whose images do not fit into memory.
-  pipeline.CACHE_BYTES = -1
   source = pipeline.Images(source, c.data)
-  feed = pipeline.batches(source, c.seed, c.batch_size, 0)
-  return lambda batches: sum(len(next(feed)["image"]) for _ in range(batches))
+  workers = work.cores()
+  read = feed.batches(source, c.seed, c.batch_size, 0, workers=workers)
+  return lambda batches: sum(len(next(read)["image"]) for _ in range(batches))
 
 
 def detecting(case: Case, folder: pathlib.Path) -> Callable[[int], int]:

@@ -45,20 +45,21 @@ class Images:
   """A data set at one size: [i] -> {"image" uint8 (s, s, 1), "label" int32}.
 
   Item i depends on i alone. Where the whole set takes at most 2 GB each image
-  is decoded once and kept; a larger set is decoded again every epoch.
+  is decoded once and kept; a larger set is decoded again every epoch, and so is
+  one that worker processes read.
   """
 
-  def __init__(self, source: Sequence, data):
+  def __init__(self, source: Sequence, data, keep: bool = True):
     self._source, self._data = source, data
     self._fit = functools.partial(
       fit, size=data.size, how=data.fit, kernel=data.kernel
     )
     self._cache = None
-    if len(source) * data.size**2 <= CACHE_BYTES:
+    if keep and len(source) * data.size**2 <= CACHE_BYTES:
       self._cache = [None] * len(source)
 
-  def __reduce__(self):  # Not with what is cached.
-    return Images, (self._source, self._data)
+  def __reduce__(self):
+    return Images, (self._source, self._data, False)
 
   def __len__(self) -> int:
     return len(self._source)
