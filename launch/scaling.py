@@ -56,7 +56,8 @@ Each sums its gradients with all others' (large), and for batch norm, whose
 statistics are those of the whole batch, and the losses it sums a few kB at a
 time (small: under 64 kB). The discriminator's gradients on originals and on
 fakes are summed apart. Neither number nor bytes depend on how many chips there
-are; sent is what a ring of them makes of it, 2(n-1)/n of the bytes.
+are (tests look at 2, 4 and 8 too); sent is what a ring of them makes of it,
+2(n-1)/n of the bytes.
 
 {program}
 
