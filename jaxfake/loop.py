@@ -199,11 +199,13 @@ def compile_steps(task, config, feed, everywhere):
   compiled = steps.lower(state, feed.like, np.int32(1)).compile(
     compiler_options=platform.compiler_options()
   )
+  # Both of one device.
   cost, memory = compiled.cost_analysis() or {}, compiled.memory_analysis()
+  images = config.batch_size / jax.device_count()
   facts = {
     "compile_seconds": time.monotonic() - start,
     "parameters": parameters(state),
-    "gflop_per_image": cost.get("flops", math.nan) / config.batch_size / 1e9,
+    "gflop_per_image": cost.get("flops", math.nan) / images / 1e9,
     "memory_mb": memory
     and (memory.argument_size_in_bytes + memory.temp_size_in_bytes) / 1e6,
   }
