@@ -219,7 +219,9 @@ def test_a_slurm_job_that_is_warned_saves_and_asks_to_come_back(tmp_path):
   again = []
 
   def warn():
-    while not run.last_lines(1) and not done.wait(0.02):
+    while signal.getsignal(signal.SIGUSR2) == signal.SIG_IGN or (
+      not run.last_lines(1) and not done.wait(0.02)
+    ):
       pass
     os.kill(os.getpid(), signal.SIGUSR2)
 
@@ -318,7 +320,9 @@ def test_a_real_sweep_here(swept):
 
 def test_the_table_is_what_the_runs_measured(swept):
   file, path, _ = swept
-  done = launch(file, "--seeds=1", "--jobs=1", "--metric=auc,eer", workdir=path)
+  done = launch(
+    file, "--seeds=1", "--jobs=2", "--retry", "--metric=auc,eer", workdir=path
+  )
   assert done.returncode == 0
   table = list(csv.DictReader((path / "table.csv").open()))
   name = "classical.decision_tree.depth"
