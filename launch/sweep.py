@@ -81,7 +81,7 @@ def launch(args, rest: list[str]) -> int:
     lock.close()
   if told := sweep_runs.failures(runs):
     progress.say("\n".join([*told, "--retry runs them again"]))
-  if code in (sweep_runs.INTERRUPTED, sweep_runs.PREEMPTED):
+  if any(run.state() in ("stopped", "waiting") for run in runs):
     progress.say("the same command goes on")
   return code
 

@@ -13,7 +13,7 @@ import threading
 import pytest
 
 from jaxfake import errors, main, workdir
-from jaxfake.experiments import sweep, sweep_report, sweep_runs
+from jaxfake.experiments import sweep, sweep_report, sweep_runs, sweep_slurm
 
 ROOT = pathlib.Path(__file__).parent.parent
 DCGAN = f"--config={ROOT}/configs/dcgan.py:tiny"
@@ -211,6 +211,36 @@ def test_stopped_runs_save_and_can_go_on(tmp_path, number, code, capsys):
   assert "stopping: runs save and leave" in capsys.readouterr().out
 
 
+def test_a_slurm_job_that_is_warned_saves_and_asks_to_come_back(tmp_path):
+  """submitit calls checkpoint() from a signal's handler."""
+  pytest.importorskip("submitit")
+  text = WAITS.replace("SIGINT", "SIGTERM").replace("130", "75")
+  job = sweep_slurm.Job(run := script(tmp_path, "x", text))
+  again = []
+
+  def warn():
+    while signal.getsignal(signal.SIGUSR2) == signal.SIG_IGN or (
+      not run.last_lines(1) and not done.wait(0.02)
+    ):
+      pass
+    os.kill(os.getpid(), signal.SIGUSR2)
+
+  done = threading.Event()
+  before = signal.signal(
+    signal.SIGUSR2, lambda *_: again.append(job.checkpoint())
+  )
+  thread = threading.Thread(target=warn)
+  thread.start()
+  try:
+    assert job() == 75
+  finally:
+    done.set()
+    thread.join()
+    signal.signal(signal.SIGUSR2, before)
+  assert run.state() == "stopped" and run.last_lines(1) == ["saved"]
+  assert isinstance(again[0].function, sweep_slurm.Job)
+
+
 def test_a_result_of_fewer_steps_or_of_other_fields_is_not_this_runs(tmp_path):
   def run(**config):
     return sweep.Run("x", 0, (), config, tmp_path)
@@ -290,7 +320,9 @@ def test_a_real_sweep_here(swept):
 
 def test_the_table_is_what_the_runs_measured(swept):
   file, path, _ = swept
-  done = launch(file, "--seeds=1", "--jobs=1", "--metric=auc,eer", workdir=path)
+  done = launch(
+    file, "--seeds=1", "--jobs=2", "--retry", "--metric=auc,eer", workdir=path
+  )
   assert done.returncode == 0
   table = list(csv.DictReader((path / "table.csv").open()))
   name = "classical.decision_tree.depth"
