@@ -116,9 +116,9 @@ def join() -> None:
   progress.quiet = jax.process_index() > 0
 
 
-def together(prepare: Callable) -> Callable:
-  """Calls prepare(); where it fails on one process, all of them raise, lest
-  the others wait for it."""
+def together(prepare: Callable):
+  """Returns prepare() when all processes have; where it fails on one of them,
+  all raise, lest the others wait for it."""
   import jax
   from jax.experimental import multihost_utils
   import numpy as np

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxfake import errors, main, processes, sample
+from jaxfake import data, errors, main, processes, sample
 
 ROOT = pathlib.Path(__file__).parent.parent
 TINY = f"--config={ROOT}/configs/dcgan.py:tiny"
@@ -146,6 +146,17 @@ def test_half_a_launcher_is_named(env, named, monkeypatch):
   monkeypatch.setattr(processes.importlib.util, "find_spec", lambda _: None)
   with pytest.raises(errors.ConfigError, match=re.escape(named)):
     processes.launcher(env)
+
+
+def test_sigterm_before_the_steps_asks_for_another_try(tmp_path, monkeypatch):
+  before = signal.getsignal(signal.SIGTERM)
+  terminate = lambda _: os.kill(os.getpid(), signal.SIGTERM)
+  monkeypatch.setattr(data, "prepare", terminate)
+  with pytest.raises(SystemExit) as end:
+    main.main(["", TINY, f"--workdir={tmp_path}"])
+  assert end.value.code == processes.PREEMPTED
+  assert signal.getsignal(signal.SIGTERM) is before
+  assert not (tmp_path / "config.json").exists()
 
 
 def launch(*argv, path=()):
