@@ -30,6 +30,7 @@ SMALLER = {
   " --workdir runs/study-tiny",
   "runs/study-quick": "runs/study-tiny",
   "runs/dcgan-quick": "runs/dcgan-tiny",
+  "--only loss --seeds 2": "--only loss --seeds 1",
   "--count 100": "--count 24",
   "--images 200": "--images 24",
 }
