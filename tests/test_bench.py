@@ -411,3 +411,13 @@ def test_a_side_that_fails_ends_the_run(tmp_path):
   case = Case("score", "nonesuch", 32, 4, 4)
   with pytest.raises(errors.RunError, match="ours failed: KeyError"):
     compare.measure("x", case, tmp_path, effort, print)
+
+
+def test_a_process_that_dies_is_told_with_its_last_words(tmp_path):
+  case = Case("nonesuch", "cnn", 32, 4, 4)
+  worker = compare.Worker(case, tmp_path, {}, "peers", "eager")
+  with pytest.raises(errors.RunError, match=r"(?s)died:.*KeyError: 'nonesuch'"):
+    worker.answer()
+  with pytest.raises(errors.RunError, match="died"):
+    worker.ask("run", 1, 0)
+  worker.close()
