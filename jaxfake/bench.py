@@ -184,10 +184,10 @@ def main(argv: list[str] | None = None) -> int:
   args = parser().parse_args(argv)
   try:
     return run(args)
-  except (errors.UserError, OSError) as error:
+  except errors.UserError as error:
     print(f"jaxfake.bench: {error}", file=sys.stderr)
     return 2
-  except errors.RunError as error:
+  except (errors.RunError, OSError) as error:
     print(f"jaxfake.bench: {error}", file=sys.stderr)
     return 1
   except KeyboardInterrupt:

@@ -316,21 +316,20 @@ def test_figures_are_medians_against_the_better_peer():
   assert compare.figures(ours, modes, None, None)["ceiling_fraction"] is None
 
 
-SPIN = """
-import time
+# Half a second of a child that ends, and of one that lives.
+FAMILY = """
+import subprocess, sys
+spin = "import time\\nwhile time.process_time() < 0.5: pass\\n"
 input()
-while time.process_time() < 1:
-  pass
-print("done", flush=True)
-input()
+subprocess.run([sys.executable, "-c", spin])
+last = spin + "print('done', flush=True)\\ninput()"
+subprocess.run([sys.executable, "-c", last])
 """
 
 
 def test_what_others_compute_is_seen_and_what_we_compute_is_not():
   options = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-  shell = "import os, sys; os.system(sys.argv[1])"  # A child's child.
-  python = f"{sys.executable} -c '{SPIN}'"
-  spinner = subprocess.Popen([sys.executable, "-c", shell, python], **options)
+  spinner = subprocess.Popen([sys.executable, "-c", FAMILY], **options)
   other = subprocess.Popen([sys.executable, "-c", "input()"], **options)
   look = lambda: [machine.busy(p.pid) for p in (spinner, other)]
   before = look()
@@ -412,3 +411,13 @@ def test_a_side_that_fails_ends_the_run(tmp_path):
   case = Case("score", "nonesuch", 32, 4, 4)
   with pytest.raises(errors.RunError, match="ours failed: KeyError"):
     compare.measure("x", case, tmp_path, effort, print)
+
+
+def test_a_process_that_dies_is_told_with_its_last_words(tmp_path):
+  case = Case("nonesuch", "cnn", 32, 4, 4)
+  worker = compare.Worker(case, tmp_path, {}, "peers", "eager")
+  with pytest.raises(errors.RunError, match=r"(?s)died:.*KeyError: 'nonesuch'"):
+    worker.answer()
+  with pytest.raises(errors.RunError, match="died"):
+    worker.ask("run", 1, 0)
+  worker.close()

@@ -62,7 +62,8 @@ class Worker:
     return json.loads(line)
 
   def ask(self, *question) -> dict:
-    print(json.dumps(question), file=self._process.stdin, flush=True)
+    with contextlib.suppress(BrokenPipeError):  # It has died: answer() tells.
+      print(json.dumps(question), file=self._process.stdin, flush=True)
     return self.answer()
 
   def turn(self, batches: int, before: int) -> float:
@@ -78,15 +79,20 @@ class Worker:
   def _settle(self) -> None:
     """Waits until nobody of the benchmark computes: threads that spin, or fill
     what is read ahead, would slow the next."""
-    used = lambda: machine.busy(os.getpid()) or machine.Busy(0, 0)
+
+    def used() -> float:
+      now = machine.busy(os.getpid())
+      return now.ours - time.process_time() if now else 0.0
+
     for _ in range(100):
-      before = used().ours
+      before = used()
       time.sleep(0.05)
-      if used().ours - before < 0.02:
+      if used() - before < 0.02:
         return
 
   def close(self) -> None:
-    self._process.stdin.close()
+    with contextlib.suppress(BrokenPipeError):
+      self._process.stdin.close()
     try:
       self._process.wait(30)
     except subprocess.TimeoutExpired:
@@ -153,16 +159,17 @@ def measure(
     workers, seconds, ahead = [ours, *peers], effort.seconds, 0
     if case.kind == "input":
       ahead = READ_AHEAD
-    batches = {}
+    batches, least = {}, max(1, ahead)  # Lest one that was ready be a turn.
     for worker in workers:  # A turn that does not count.
-      batches[worker] = math.ceil(seconds / worker.turn(1, ahead))
+      each = worker.turn(least, ahead) / least
+      batches[worker] = max(least, math.ceil(seconds / each))
       worker.rates.clear()
       worker.cpu.clear()
     say(f"{name}: measuring, {effort.rounds} rounds")
     before, then = machine.busy(os.getpid()), time.monotonic()
     for _ in range(effort.rounds):
       for worker in workers:
-        worker.turn(max(1, batches[worker]), ahead)
+        worker.turn(batches[worker], ahead)
     foreign = machine.foreign_load(
       before, machine.busy(os.getpid()), time.monotonic() - then
     )
