@@ -132,9 +132,9 @@ def script(path: pathlib.Path, name: str, text: str) -> Script:
 
 
 FINISH = """
-import json, pathlib, sys
-result = json.dumps({"config": {}})
-(pathlib.Path(sys.argv[1]) / "result.json").write_text(result)
+import pathlib, sys
+from jaxfake import workdir
+workdir.write_json(pathlib.Path(sys.argv[1]) / "result.json", {"config": {}})
 """
 SLOW = "import time; print('on', flush=True); time.sleep(0.4)\n" + FINISH
 # As main does: saves, and leaves with 130.
