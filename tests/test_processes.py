@@ -20,18 +20,19 @@ from jaxfake import data, errors, main, processes, sample
 
 ROOT = pathlib.Path(__file__).parent.parent
 TINY = f"--config={ROOT}/configs/dcgan.py:tiny"
-# Runs main, but at the report of a step one process does something first.
-AT_REPORT = """
+# Runs main, but as the processes first agree on whether to stop, after a step,
+# the second one signals itself.
+SIGNALLED = """
 import os, signal, sys
 import jax
-from jaxfake import main, processes, workdir
+from jaxfake import loop, main, processes
 processes.HEARTBEAT = 5
-report = workdir.Workdir.metrics
-def patched(self, step, values):
-  if step == {step} and jax.process_index() == {process}:
-    os.kill(os.getpid(), signal.{signal})
-  report(self, step, values)
-workdir.Workdir.metrics = patched
+agreed = loop.Stop.agreed
+def patched(self):
+  if jax.process_index() == 1:
+    os.kill(os.getpid(), signal.{})
+  return agreed(self)
+loop.Stop.agreed = patched
 sys.exit(main.main(sys.argv))
 """
 MAIN = "import sys; from jaxfake import main; sys.exit(main.main(sys.argv))"
@@ -48,14 +49,20 @@ FEW_STEPS = [
 ]
 
 
-def steps_of(path, count, devices):
-  """Runs FEW_STEPS in so many processes; returns what the first one said."""
-  each = str(devices // count)
-  started = start(
-    count, MAIN, *FEW_STEPS, f"--workdir={path}", JAX_NUM_CPU_DEVICES=each
-  )
+def steps_of(path, count, devices, *flags):
+  """Runs FEW_STEPS in so many processes, and looks at what the first says of
+  them; returns it."""
+  each, rows = devices // count, 8 // count
+  flags = [*FEW_STEPS, *flags, f"--workdir={path}"]
+  started = start(count, MAIN, *flags, JAX_NUM_CPU_DEVICES=str(each))
   assert codes(started) == [0] * count, started[0].err
-  return started[0].out
+  said = started[0].out
+  assert said.count(f"{count} process(es), {devices} device(s) (cpu)") == 1
+  assert f"mesh {{'data': {devices}}}" in said
+  for i in range(count if count > 1 else 0):
+    held = f"{each} device(s), rows {i * rows} to {(i + 1) * rows - 1}\n"
+    assert f"process {i} on {socket.gethostname()}: {held}" in said
+  return said
 
 
 @pytest.fixture(scope="module")
@@ -68,9 +75,10 @@ def alone(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def by_two(tmp_path_factory):
-  """The same in two processes, and what the first one said."""
+  """The same in two processes."""
   path = tmp_path_factory.mktemp("two") / "run"
-  return path, steps_of(path, 2, 2)
+  steps_of(path, 2, 2)
+  return path
 
 
 def result(path):
@@ -203,23 +211,20 @@ def test_a_mistake_seen_by_one_process_stops_all(alone):
   assert "Traceback" not in done.stderr
 
 
-def test_a_signal_to_one_and_the_death_of_one_end_all(tmp_path):
+def test_a_signal_to_one_and_the_death_of_one_end_all(tmp_path, by_two):
   """And the same command continues, to the bits of an undisturbed run."""
-  straight, path = tmp_path / "straight", tmp_path / "path"
-  flags = [TINY, "--config.total_steps=8"]
-  assert codes(start(2, MAIN, *flags, f"--workdir={straight}")) == [0, 0]
-  flags.append(f"--workdir={path}")
+  path = tmp_path / "run"
+  flags = [*FEW_STEPS, f"--workdir={path}"]
 
-  term = AT_REPORT.format(step=2, process=1, signal="SIGTERM")
-  first, second = start(2, term, *flags)
+  first, second = start(2, SIGNALLED.format("SIGTERM"), *flags)
   assert codes([first, second]) == [processes.PREEMPTED] * 2, first.err
-  assert re.search(r"saved after step [24]; the same", first.out)
+  assert "saved after step 1; the same command continues" in first.out
   assert not (path / "result.json").exists()
 
-  kill = AT_REPORT.format(step=6, process=1, signal="SIGKILL")
-  first, second = start(2, kill, *flags)
+  first, second = start(2, SIGNALLED.format("SIGKILL"), *flags)
   assert second.returncode == -signal.SIGKILL
   assert first.returncode != 0
+  assert "continuing after step 1" in first.out
   assert "lost touch with another process" in first.err
   assert "Traceback" not in first.err
   # JAX's, of its number; its host stands in the list that the run began with.
@@ -228,13 +233,13 @@ def test_a_signal_to_one_and_the_death_of_one_end_all(tmp_path):
 
   first, second = start(2, MAIN, *flags)
   assert codes([first, second]) == [0, 0], first.err
-  assert "continuing after step" in first.out
+  assert "continuing after step 1" in first.out
   assert second.out.count("\n") <= 1  # Gloo's, no word of ours.
   same = "state_sha256"
-  assert result(path)[same] == result(straight)[same]
+  assert result(path)[same] == result(by_two)[same]
   lines = (path / "metrics.jsonl").read_text().splitlines()
   steps = [x["step"] for x in map(json.loads, lines) if "seconds" in x]
-  assert steps == [2, 4, 6, 8]
+  assert steps == [1, 2]
 
 
 def close(path, other, steps):
@@ -265,38 +270,23 @@ def close(path, other, steps):
       assert a[name] == pytest.approx(b[name], rel=near, abs=1e-3), name
 
 
-@pytest.mark.parametrize(
-  ("count", "devices"), [(1, 2), (1, 4), (1, 8), (2, 2), (4, 8)]
-)
-def test_processes_and_devices_agree(count, devices, tmp_path, alone, by_two):
-  path, said = by_two
-  if count != 2:
-    path = tmp_path / "run"
-    said = steps_of(path, count, devices)
-  assert said.count(f"{count} process(es), {devices} device(s) (cpu)") == 1
-  assert f"mesh {{'data': {devices}}}" in said
-  rows = 8 // count
-  for i in range(count if count > 1 else 0):
-    assert re.search(
-      rf"process {i} on \S+: {devices // count} device\(s\), rows {i * rows} to"
-      rf" {(i + 1) * rows - 1}\n",
-      said,
-    )
-  close(alone, path, steps=(1, 2))
+@pytest.mark.parametrize("devices", [2, 4, 8])
+def test_devices_agree(devices, tmp_path, alone):
+  steps_of(tmp_path, 1, devices)
+  close(alone, tmp_path, steps=(1, 2))
 
 
-def test_a_checkpoint_of_two_processes_goes_on_in_one_and_four(
+def test_two_processes_agree_and_go_on_as_one_and_as_four(
   tmp_path, alone, by_two
 ):
+  close(alone, by_two, steps=(1, 2))
   whole, one, four = (tmp_path / x for x in ("whole", "one", "four"))
-  for path, before in ((whole, alone), (one, by_two[0]), (four, by_two[0])):
+  for path, before in ((whole, alone), (one, by_two), (four, by_two)):
     shutil.copytree(before, path)
-  flags = [*FEW_STEPS, "--config.total_steps=3"]
+  more = "--config.total_steps=3"
   for path in (whole, one):
-    assert main.main(["", *flags, f"--workdir={path}"]) == 0
-  started = start(4, MAIN, *flags, f"--workdir={four}")
-  assert codes(started) == [0] * 4, started[0].err
-  assert "continuing after step 2" in started[0].out
+    assert main.main(["", *FEW_STEPS, more, f"--workdir={path}"]) == 0
+  assert "continuing after step 2" in steps_of(four, 4, 8, more)
   close(whole, one, steps=(3,))
   close(whole, four, steps=(3,))
 
