@@ -2,6 +2,8 @@
 and how long that would take."""
 
 import math
+import statistics
+import time
 import types
 from typing import NamedTuple
 
@@ -41,10 +43,11 @@ class Speed(NamedTuple):
 
 
 class System(NamedTuple):
-  """Chips and what joins them. None of it was measured here."""
+  """Chips and what joins them."""
 
   name: str
-  flops: float  # A second and chip, at the precision that JAX takes by itself.
+  flops: float | None  # A second and chip, at JAX's own precision; None: of the
+  # machine at hand, whose step is measured.
   host: int  # So many chips are joined by the faster links.
   inside: Speed  # Over those,
   beyond: Speed  # and where a ring leaves them.
@@ -76,6 +79,32 @@ def efficiency(step: Step, system: System, seconds: float) -> Bounds:
   )
 
 
+def measured(config_file: str, flags: list[str], images: int) -> float:
+  """Seconds that this machine takes for a step of so many images: the median of
+  five, by all that it has, as the one chip."""
+  import jax
+  import numpy as np
+
+  from jaxfake import loop, platform
+
+  platform.tune_allocator()
+  step, state, batch = lowered(config_file, flags, images, 1)
+  step = step.compile(compiler_options=platform.compiler_options())
+  rng = np.random.default_rng(0)
+  filled = lambda x: rng.integers(0, 2, x.shape).astype(x.dtype)
+  state = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), state)
+  _, by_batch, everywhere = loop.mesh_and_shardings()
+  state = jax.device_put(state, everywhere)
+  batch = jax.device_put(jax.tree.map(filled, batch), by_batch)
+  seconds = []
+  for _ in range(7):
+    start = time.perf_counter()
+    state, metrics = step(state, batch)
+    jax.block_until_ready((state, metrics))
+    seconds.append(time.perf_counter() - start)
+  return statistics.median(seconds[2:])
+
+
 def compiled(config_file: str, flags: list[str], per_chip: int, chips: int):
   """The Step of a configuration on so many simulated CPU devices.
 
@@ -83,11 +112,29 @@ def compiled(config_file: str, flags: list[str], per_chip: int, chips: int):
   """
   import jax
 
+  from jaxfake import loop, platform
+
   jax.config.update("jax_platforms", "cpu")
   jax.config.update("jax_num_cpu_devices", chips)
+  step, state, _ = lowered(config_file, flags, per_chip, chips)
+  # It is read, not run: what comes after XLA's own passes is a waste.
+  options = platform.compiler_options() | platform.run_once_options()
+  step = step.compile(compiler_options=options)
+  return Step(
+    chips,
+    step.cost_analysis()["flops"],
+    loop.parameters(state),
+    collectives.read(step.as_text()),
+  )
+
+
+def lowered(config_file: str, flags: list[str], per_chip: int, chips: int):
+  """A configuration's step before it is compiled, and its abstract state and
+  batch."""
+  import jax
   import numpy as np
 
-  from jaxfake import errors, loop, main, platform
+  from jaxfake import errors, loop, main
   from jaxfake.classifiers import neural
   from jaxfake.generators import gan
 
@@ -107,21 +154,11 @@ def compiled(config_file: str, flags: list[str], per_chip: int, chips: int):
     shape, dtype, sharding=by_batch
   )
   state = loop.abstract_state(task)
+  batch = {
+    "image": rows((n, size, size, 1), np.uint8),
+    "label": rows((n,), np.int32),
+  }
   step = jax.jit(
     task.step, donate_argnums=0, out_shardings=(everywhere, everywhere)
-  ).lower(
-    state,
-    {
-      "image": rows((n, size, size, 1), np.uint8),
-      "label": rows((n,), np.int32),
-    },
   )
-  # It is read, not run: what comes after XLA's own passes is a waste.
-  options = platform.compiler_options() | platform.run_once_options()
-  step = step.compile(compiler_options=options)
-  return Step(
-    chips,
-    step.cost_analysis()["flops"],
-    loop.parameters(state),
-    collectives.read(step.as_text()),
-  )
+  return step.lower(state, batch), state, batch

@@ -299,14 +299,14 @@ def environment() -> dict:
     "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     "devices": [str(d.device_kind) for d in jax.devices()],
     "processes": jax.process_count(),
-    "cpu": _cpu_name(),
+    "cpu": cpu_name(),
     "cpu_count": os.cpu_count(),
     "python": platform.python_version(),
     "versions": {p: importlib.metadata.version(p) for p in PACKAGES},
   }
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
   try:
     lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
   except OSError:

@@ -5,17 +5,18 @@ r"""How far data-parallel training would scale, on paper; prints scaling.md.
       --step-ms 2.5 [--config.FIELD=VALUE ...]
 
 Nothing is trained: the step is compiled for so many simulated CPU devices, and
-what they send is read from the program. --step-ms is what one chip takes for a
-step of so many --images; without it, what its arithmetic would take at --share
-of the chip's peak.
+what they send is read from the program. A step on the machine at hand is
+measured. --step-ms is what one chip takes for a step of so many --images;
+without it, what its arithmetic would take at --share of the chip's peak.
 """
 
 import argparse
 import concurrent.futures
 import multiprocessing
+import os
 import sys
 
-from jaxfake import errors, report, scaling
+from jaxfake import errors, report, scaling, workdir
 
 RESNET50 = ["--config.model.name=resnet50"]
 CASES = [  # A name, a configuration, its flags, images a chip.
@@ -23,6 +24,14 @@ CASES = [  # A name, a configuration, its flags, images a chip.
   ("ResNet-50, 96 px", "configs/classifier.py", RESNET50, (32, 256)),
 ]
 SYSTEMS = [
+  scaling.System(
+    "this machine",
+    flops=None,
+    host=1,
+    inside=scaling.Speed(1.25e9, 1.25e9),
+    beyond=scaling.Speed(1.25e9, 1.25e9),
+    hop=30e-6,
+  ),
   scaling.System(
     "H100",
     flops=494e12,
@@ -43,9 +52,10 @@ SYSTEMS = [
 TEXT = """\
 # Scaling, on paper
 
-Not measured: no such machines were at hand. What a chip computes and sends in a
-step was read from the program that XLA compiled for so many simulated CPU
-devices; what it would take follows from the assumptions below. Made by
+No such machines were at hand. What a chip computes and sends in a step was read
+from the program that XLA compiled for so many simulated CPU devices; what it
+would take follows from the assumptions below. Measured is a step on the machine
+at hand. Made by
 
 ```
 python launch/scaling.py{arguments} > launch/scaling.md
@@ -72,6 +82,8 @@ What is assumed, not known:
 
 - One chip's step takes {step}.
   A slower step makes every percentage better.
+- This machine: {machine}, its step measured, the median of five; many of them,
+  joined by 10 Gb/s Ethernet, 30 us a hop.
 - H100: 494 TFLOP/s (TF32, dense); within a host of 8 450 GB/s (NVLink, half of
   the data sheet's 900 GB/s, which counts both ways); beyond it 50 GB/s, where a
   ring passes through one 400 Gb/s card, to 400 GB/s, where it is spread over
@@ -111,11 +123,13 @@ def programs(name: str, images: int, steps: list[scaling.Step]):
     }
 
 
-def predictions(name, images, steps, share: float, step_ms: float | None):
+def predictions(name, images, steps, measured: float, told):
   for system in SYSTEMS:
-    seconds = steps[0].flops / (share * system.flops)
-    if step_ms:
-      seconds = step_ms / 1e3
+    seconds = measured
+    if system.flops:
+      seconds = steps[0].flops / (told.share * system.flops)
+    if told.step_ms:
+      seconds = told.step_ms / 1e3
     yield {
       "program": name,
       "images a chip": images,
@@ -128,6 +142,14 @@ def predictions(name, images, steps, share: float, step_ms: float | None):
       for step in steps
       if step.chips > 1
     }
+
+
+def apart(fn, *args):
+  """fn(*args) in a process of its own: JAX can be given simulated devices but
+  once in one."""
+  spawn = multiprocessing.get_context("spawn")
+  with concurrent.futures.ProcessPoolExecutor(1, spawn) as pool:
+    return pool.submit(fn, *args).result()
 
 
 def main(argv: list[str]) -> int:
@@ -146,26 +168,26 @@ def main(argv: list[str]) -> int:
   elif argv:
     parser.error("no --config: without one there are no other flags")
   sent, predicted = [], []
-  spawn = multiprocessing.get_context("spawn")
   for name, config, flags, batches in cases:
     for images in batches:
       steps = []
       for chips in told.chips:
         print(f"{name}, {images} images, {chips} chips", file=sys.stderr)
-        # JAX can be given simulated devices but once in a process.
-        with concurrent.futures.ProcessPoolExecutor(1, spawn) as pool:
-          made = pool.submit(scaling.compiled, config, flags, images, chips)
-          steps.append(made.result())
+        steps.append(apart(scaling.compiled, config, flags, images, chips))
+      print(f"{name}, {images} images, a step here", file=sys.stderr)
+      seconds = apart(scaling.measured, config, flags, images)
       sent += programs(name, images, steps)
-      predicted += predictions(name, images, steps, told.share, told.step_ms)
+      predicted += predictions(name, images, steps, seconds, told)
   step = f"as long as its FLOP at {told.share:.0%} of the chip's peak would"
   if told.step_ms:
     step = f"{told.step_ms} ms, as given"
+  machine = f"{os.cpu_count()} CPUs, {workdir.cpu_name()}"
   text = TEXT.format(
     arguments="".join(f" {x}" for x in argv),
     program=report.markdown(sent),
     prediction=report.markdown(predicted),
     step=step,
+    machine=machine,
   )
   print(text, end="")
   return 0

@@ -92,6 +92,10 @@ def test_gradients_may_hide_behind_arithmetic_but_batch_norm_may_not():
     assert best == pytest.approx(seconds / (max(seconds, fast) + wait))
 
 
+def test_a_step_here_takes_time():
+  assert 0 < scaling.measured(DCGAN, [], 4) < 60
+
+
 def test_the_page_is_what_the_program_prints():
   """But for the figures, which take minutes to make."""
   flags = "--images 4 --chips 2 --step-ms 2"
@@ -106,8 +110,11 @@ def test_the_page_is_what_the_program_prints():
   assert done.returncode == 0, done.stderr
   assert re.search(r"^\| .*:tiny \| 4 \| 2 \|", done.stdout, re.M)
   assert "| H100 | 2.00 |" in done.stdout
+  assert "| this machine | 2.00 |" in done.stdout
   page = (ROOT / "launch/scaling.md").read_text()
   words = lambda text: [
-    x for x in text.splitlines() if not x.startswith(("|", "python", "- One"))
+    x
+    for x in text.splitlines()
+    if not x.startswith(("|", "python", "- One", "- This"))
   ]
   assert words(done.stdout) == words(page)
