@@ -5,7 +5,8 @@ r"""The whole study: classifiers, deepfakes, what they do to them, detectors.
       --config.data.name=chest_xray --config.data.dir=FOLDER
 
 A chain of ordinary runs, each under the workdir; the same command goes on where
-it was interrupted. `:tiny` is for tests.
+it was interrupted. `:quick`, on the phantom, takes 11 minutes on two cores of
+an AMD EPYC (Zen 3) with nothing compiled before; `:tiny` is for tests.
 """
 
 import pathlib

@@ -1,5 +1,6 @@
 """The loop: devices, batches, restore, compile, steps, log, save, evaluate."""
 
+import collections
 from collections.abc import Callable
 import math
 import os
@@ -199,6 +200,7 @@ def compile_steps(task, config, feed, everywhere):
   compiled = steps.lower(state, feed.like, np.int32(1)).compile(
     compiler_options=platform.compiler_options()
   )
+  platform.release_memory()
   # Both of one device.
   cost, memory = compiled.cost_analysis() or {}, compiled.memory_analysis()
   images = config.batch_size / jax.device_count()
@@ -210,6 +212,36 @@ def compile_steps(task, config, feed, everywhere):
     and (memory.argument_size_in_bytes + memory.temp_size_in_bytes) / 1e6,
   }
   return compiled, state, facts
+
+
+def dispatcher(steps: Callable, feed: Feed) -> Callable:
+  """`run(state, n) -> (state, metrics)`: the feed's next n batches, given to
+  compiled `steps` when the device has no more to do than keeps it busy."""
+  running = collections.deque()
+
+  def run(state, n: int):
+    chunk = feed.chunk(n)
+    while len(running) >= platform.dispatches_at_once():
+      jax.block_until_ready(running.popleft())
+    state, metrics = steps(state, chunk, np.int32(n))
+    running.append(metrics)
+    return state, metrics
+
+  return run
+
+
+def begin(task, config, everywhere):
+  """The state before the first step."""
+  init = jax.jit(
+    task.init,
+    out_shardings=everywhere,
+    compiler_options=platform.run_once_options(),
+  )
+  state = init(jax.random.key(config.seed))
+  platform.release_memory()
+  if task.start:
+    state = jax.device_put(task.start(state), everywhere)
+  return state
 
 
 class Window:
@@ -284,14 +316,7 @@ def train(config, task, source, run: workdir.Workdir) -> int:
     if first:
       state = checkpoints.restore(first, like)
     else:
-      init = jax.jit(
-        task.init,
-        out_shardings=everywhere,
-        compiler_options=platform.run_once_options(),
-      )
-      state = init(jax.random.key(config.seed))
-      if task.start:
-        state = jax.device_put(task.start(state), everywhere)
+      state = begin(task, config, everywhere)
     run.begin(first)
     counts = ", ".join(f"{k} {v:,}" for k, v in facts["parameters"].items())
     progress.say(
@@ -311,19 +336,14 @@ def train(config, task, source, run: workdir.Workdir) -> int:
 
       i, window, stopped = first, Window(), None
       unread = []  # Windows that are full: at most one.
-      running = []  # Metrics of chunks given to the device: at most two.
+      run_steps = dispatcher(steps, feed)
       while i < total and not stopped:
         n = min(feed.most, total - i, *(e - i % e for e in every[1:]))
-        state, metrics = steps(state, feed.chunk(n), np.int32(n))
+        state, metrics = run_steps(state, n)
         window.add(range(i + 1, i + n + 1), metrics)
         i += n
-        # While the device works on this, what is finished is read, and it is
-        # not given more than it needs not to wait.
-        while unread:
+        while unread:  # While the device works on these steps.
           log(*unread.pop())
-        running.append(metrics)
-        if len(running) == 2:
-          jax.block_until_ready(running.pop(0))
         if i % every.log == 0 or i == total:
           unread.append((i, window))
           window = Window()

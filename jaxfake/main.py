@@ -22,7 +22,7 @@ import sys
 from absl import flags
 from ml_collections import config_flags
 
-from jaxfake import errors, processes
+from jaxfake import errors, platform, processes
 
 # JAX, TFDS and Grain take seconds to import: a wrong flag must not wait.
 
@@ -99,9 +99,6 @@ def _one_line(error: Exception) -> str:
 
 def run(config, path: pathlib.Path) -> int:
   """Does what the configuration says; returns the exit code."""
-  from jaxfake import platform
-
-  platform.tune_allocator()  # Before JAX allocates.
   platform.cache_compiled()
   processes.join()
   from jaxfake.experiments import comparison, few_images, study
@@ -170,4 +167,5 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
+  platform.tune_allocator()
   sys.exit(main(sys.argv))

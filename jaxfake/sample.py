@@ -18,7 +18,7 @@ import os
 import pathlib
 import sys
 
-from jaxfake import __version__, errors, processes
+from jaxfake import __version__, errors, platform, processes
 
 CHUNK = 128  # PNG files between lines in the manifest.
 SHARD = 8192  # Images of an ArrayRecord file.
@@ -95,7 +95,7 @@ def images(config, classes, state, seed, labels, starts, batch) -> Iterator:
   import jax
   import numpy as np
 
-  from jaxfake import loop, platform
+  from jaxfake import loop
   from jaxfake.generators import gan
 
   _, by_batch, everywhere = loop.mesh_and_shardings(jax.local_devices())
@@ -362,4 +362,5 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+  platform.tune_allocator()
   sys.exit(main())

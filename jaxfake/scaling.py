@@ -87,7 +87,6 @@ def measured(config_file: str, flags: list[str], images: int) -> float:
 
   from jaxfake import loop, platform
 
-  platform.tune_allocator()
   step, state, batch = lowered(config_file, flags, images, 1)
   step = step.compile(compiler_options=platform.compiler_options())
   rng = np.random.default_rng(0)

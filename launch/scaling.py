@@ -16,7 +16,7 @@ import multiprocessing
 import os
 import sys
 
-from jaxfake import errors, report, scaling, workdir
+from jaxfake import errors, platform, report, scaling, workdir
 
 RESNET50 = ["--config.model.name=resnet50"]
 CASES = [  # A name, a configuration, its flags, images a chip.
@@ -194,6 +194,7 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
+  platform.tune_allocator()  # For the processes that measure a step, too.
   try:
     sys.exit(main(sys.argv[1:]))
   except errors.UserError as error:

@@ -2,8 +2,6 @@
 
 import functools
 import re
-import subprocess
-import sys
 
 from flax import linen as nn
 import hypothesis
@@ -495,33 +493,3 @@ def test_layers_take_names_as_flax_does():
 
   expected = names(nn.Conv, nn.ConvTranspose)
   assert names(C.Conv, C.ConvTranspose) == expected
-
-
-# What the process and the compiler are told.
-
-
-def test_options_are_refused_quietly(monkeypatch):
-  def jit(*args, compiler_options):
-    raise jax.errors.JaxRuntimeError(f"No such option: {compiler_options}")
-
-  probe = functools.partial(
-    platform._accepted.__wrapped__, "xla_backend_optimization_level", 0
-  )
-  assert probe() == platform.run_once_options() != {}
-  assert jax.jit(jnp.sin, compiler_options=probe())(0.0) == 0
-  with monkeypatch.context() as patch:
-    patch.setattr(jax, "jit", jit)
-    assert probe() == {}
-  monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-  assert probe() == {}
-
-
-def test_allocator_is_set_before_jax():
-  """In its own process, which it changes for good."""
-  program = (
-    "import platform, sys, jaxfake.platform;"
-    "done = jaxfake.platform.tune_allocator();"
-    "assert done == (platform.libc_ver()[0] == 'glibc');"
-    "assert 'jax' not in sys.modules"
-  )
-  subprocess.run([sys.executable, "-c", program], check=True)

@@ -1,6 +1,15 @@
-"""Where compiled programs are kept."""
+"""What the process and the compiler are told, and where compiled programs are
+kept."""
 
+import functools
+import os
 import pathlib
+import platform as stdlib_platform
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
 
 from jaxfake import platform
 
@@ -31,3 +40,43 @@ def test_processors_of_other_instructions_share_no_compiled_programs(
   ]
   assert found[0] == found[1]
   assert len(set(found)) == 4
+
+
+def test_options_are_refused_quietly(monkeypatch):
+  def jit(*args, compiler_options):
+    raise jax.errors.JaxRuntimeError(f"No such option: {compiler_options}")
+
+  probe = functools.partial(
+    platform._accepted.__wrapped__, "xla_backend_optimization_level", 0
+  )
+  assert probe() == platform.run_once_options() != {}
+  assert jax.jit(jnp.sin, compiler_options=probe())(0.0) == 0
+  with monkeypatch.context() as patch:
+    patch.setattr(jax, "jit", jit)
+    assert probe() == {}
+  monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+  assert probe() == {}
+
+
+def test_a_program_starts_again_with_its_allocator_set():
+  program = (
+    "import os, sys, jaxfake.platform;"
+    "tuned = jaxfake.platform.tune_allocator();"
+    "print(tuned, os.environ.get('GLIBC_TUNABLES'), sys.argv[1:], os.getpid())"
+  )
+  command = [sys.executable, "-c", program, "a b", "--c"]
+  others = {k: v for k, v in os.environ.items() if k != "GLIBC_TUNABLES"}
+
+  def said(**env):
+    process = subprocess.Popen(
+      command, env=others | env, stdout=subprocess.PIPE, text=True
+    )
+    return process.communicate()[0].strip(), process.pid
+
+  glibc = stdlib_platform.libc_ver()[0] == "glibc"
+  set_to = platform.TUNABLES if glibc else None
+  out, pid = said()  # One process to whoever started it.
+  assert out == f"{glibc} {set_to} ['a b', '--c'] {pid}"
+  theirs = "glibc.malloc.perturb=0"
+  out, pid = said(GLIBC_TUNABLES=theirs)
+  assert out == f"False {theirs} ['a b', '--c'] {pid}"

@@ -73,19 +73,18 @@ def training(case: Case, _) -> Callable[[int], int]:
     labels = Labelled(label=np.arange(case.classes))
     classes = tuple(map(str, range(case.classes)))
     learn = neural.make(c, pipeline.Splits(classes, labels, (), ()), STEPS)
-  init = jax.jit(learn.init, compiler_options=platform.run_once_options())
-  state = init(jax.random.key(c.seed))
   labels = np.arange(n, dtype=np.int32) % case.classes
   rows = task.Rows(image=images(case, n), label=labels)
   mesh, _, everywhere = loop.mesh_and_shardings()
   fed = feed.Feed(rows, c, 0, mesh)
   many, _, _ = loop.compile_steps(learn, c, fed, everywhere)
+  many = loop.dispatcher(many, fed)
+  state = loop.begin(learn, c, everywhere)
 
   def run(steps: int) -> int:
     nonlocal state
     for first in range(0, steps, fed.most):
-      now = min(fed.most, steps - first)
-      state, metrics = many(state, fed.chunk(now), np.int32(now))
+      state, metrics = many(state, min(fed.most, steps - first))
     jax.block_until_ready((state, metrics))
     return steps * n
 
@@ -117,10 +116,9 @@ def random_variables(c, num_classes: int):
 
 def sampling(case: Case, _) -> Callable[[int], int]:
   c = config(case)
-  init = gan.make(c, pipeline.Splits((), (), (), ())).init
-  init = jax.jit(init, compiler_options=platform.run_once_options())
+  learn = gan.make(c, pipeline.Splits((), (), (), ()))
   endless = np.broadcast_to(np.int32(0), 2**31)  # Takes no memory.
-  state = init(jax.random.key(0))
+  state = loop.begin(learn, c, loop.mesh_and_shardings()[2])
   starts = itertools.count(0, c.batch_size)
   drawn = sample.images(c, (), state, 0, endless, starts, c.batch_size)
   return lambda batches: sum(len(next(drawn)) for _ in range(batches))

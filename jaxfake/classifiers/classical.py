@@ -7,7 +7,6 @@ import zipfile
 
 import numpy as np
 from sklearn import ensemble, pipeline, preprocessing, svm, tree
-import skops.io
 
 from jaxfake import errors
 
@@ -127,6 +126,8 @@ def parameters(model: Model) -> int:
 
 def save(model: Model, path: str | pathlib.Path) -> None:
   """Writes a fitted model as a skops file."""
+  import skops.io  # It imports PyTorch, where that is: 1.5 s, 200 MB.
+
   skops.io.dump(model, path)
 
 
@@ -136,6 +137,8 @@ def load(path: str | pathlib.Path) -> Model:
   Raises ConfigError for a file that is not one, has other types in it, or is
   not sound: scikit-learn follows a tree's indices without checking them.
   """
+  import skops.io
+
   try:
     with zipfile.ZipFile(path) as file:
       schema = json.loads(file.read("schema.json"))
