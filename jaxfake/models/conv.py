@@ -87,9 +87,10 @@ def conv(
   size, kernel, strides, pads = geometry
   if pads == ((0, 0), (0, 0)) and kernel == (1, 1):
     # lax's kernel gradient would transpose the whole of x.
-    return jnp.tensordot(x[:, :: strides[0], :: strides[1]], w[0, 0], 1)
+    return _multiply(x[:, :: strides[0], :: strides[1]], w[0, 0])
   if pads == ((0, 0), (0, 0)) and kernel == size:
-    return jnp.tensordot(x, w, 3)[:, None, None]
+    x = x.reshape(x.shape[0], 1, 1, -1)
+    return _multiply(x, w.reshape(-1, w.shape[3]))
   if (
     strides == (1, 1) and w.shape[3] <= FEW_CHANNELS and w.shape[3] < w.shape[2]
   ):
@@ -150,7 +151,7 @@ def _forward(geo, x, w):
   """y (b, h', w', o): lax's, but XLA is slow at few channels."""
   if math.prod(w.shape[:3]) > SMALL_KERNEL:
     return _lax(x, w, geo.pads, window_strides=geo.strides)
-  return jnp.tensordot(_patches(geo, x), w.reshape(-1, w.shape[-1]), 1)
+  return _multiply(_patches(geo, x), w.reshape(-1, w.shape[-1]))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -162,7 +163,8 @@ def _kernel_gradient(geo, x, g):
   """
   c, o = x.shape[-1], g.shape[-1]
   if math.prod(geo.kernel) * c <= SMALL_KERNEL:
-    w = lax.dot_general(_patches(geo, x), g, (((0, 1, 2), (0, 1, 2)), ((), ())))
+    patches = _patches(geo, x)
+    w = patches.reshape(-1, patches.shape[-1]).T @ g.reshape(-1, o)
     return w.reshape(*geo.kernel, c, o)
   # The channels of x stand for its batch, which is summed over; g is a kernel.
   pads = tuple(
@@ -318,6 +320,17 @@ def _lax(x, w, pads, window_strides=(1, 1), dimension_numbers=NHWC, **kwargs):
   return lax.conv_general_dilated(
     x, w, window_strides, pads, dimension_numbers=dimension_numbers, **kwargs
   )
+
+
+def _multiply(x, w):
+  """Each pixel of x (b, h, w, c) by a matrix (c, o).
+
+  As a product of matrices, since XLA lets its library read one of those
+  transposed. Of images it writes a transposed copy first, for the gradient of
+  w, by single numbers and with all that led to them: 163 ms against 29, 56 x 56
+  pixels, 16 images, 64 -> 256, and a third of ResNet-50's step.
+  """
+  return (x.reshape(-1, x.shape[-1]) @ w).reshape(*x.shape[:-1], w.shape[1])
 
 
 def _patches(geo, x):
