@@ -6,7 +6,7 @@ r"""The whole study: classifiers, deepfakes, what they do to them, detectors.
 
 A chain of ordinary runs, each under the workdir; the same command goes on where
 it was interrupted. `:quick`, on the phantom, takes 11 minutes on two cores of
-an AMD EPYC (Zen 3) with nothing compiled before; `:tiny` is for tests.
+an AMD EPYC (Zen 4) with nothing compiled before; `:tiny` is for tests.
 """
 
 import pathlib

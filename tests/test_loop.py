@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import types
 
 import jax
 import jax.numpy as jnp
@@ -223,6 +224,30 @@ def test_gather_counts_each_example_once(n):
   double, y = gather(jax.jit(lambda b: (b["x"] * 2, b["y"])), rows)
   np.testing.assert_array_equal(double, np.arange(n) * 2)
   np.testing.assert_array_equal(double, y)
+
+
+@pytest.mark.parametrize("most", [1, 2])
+def test_no_more_steps_wait_in_the_device_than_keep_it_busy(monkeypatch, most):
+  """On a CPU each that waits has its memory already."""
+  monkeypatch.setattr(loop.platform, "dispatches_at_once", lambda: most)
+  unfinished, counts = [], []
+
+  class Metrics:
+    def block_until_ready(self):
+      unfinished.remove(self)
+      return self
+
+  def steps(state, chunk, n):
+    unfinished.append(Metrics())
+    counts.append(len(unfinished))
+    return state + n, unfinished[-1]
+
+  run = loop.dispatcher(steps, types.SimpleNamespace(chunk=lambda n: n))
+  state = 0
+  for _ in range(5):
+    state, _ = run(state, 3)
+  assert state == 15
+  assert max(counts) == most and counts[-1] == most
 
 
 def test_window_names_the_first_bad_step():
