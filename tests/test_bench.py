@@ -1,6 +1,7 @@
 """The benchmark: its peers are the same networks, its figures what they say."""
 
 import functools
+import io
 import json
 import math
 import subprocess
@@ -8,14 +9,15 @@ import sys
 
 import jax
 import numpy as np
+from PIL import Image
 import pytest
 
 from jaxfake import bench, errors, models
-from jaxfake.benchmarks import cases, compare, machine
+from jaxfake.benchmarks import cases, compare, folder, machine
 from jaxfake.benchmarks import ours as ours_side
 from jaxfake.benchmarks.cases import CASES, Case
 from jaxfake.classifiers import neural
-from jaxfake.data import pipeline
+from jaxfake.data import anatomy, pipeline
 from jaxfake.generators import gan
 from jaxfake.models import dcgan, weights_names
 
@@ -279,6 +281,16 @@ def test_the_command_writes_a_row(tmp_path, capsys):
     assert 0 < row[f"{side}ceiling_fraction"] < 1
   text = capsys.readouterr().out
   assert "| dcgan64_train | 4 x 32 px | float32 |" in text
+
+
+def test_the_folder_is_of_radiographs():
+  name, data = folder.jpeg(0)
+  image = Image.open(io.BytesIO(data))
+  assert (image.format, image.mode, image.size) == ("JPEG", "L", (224, 224))
+  drawn = anatomy.radiograph(0, 0, size=224, nodules=False)
+  assert name == ("NORMAL", "PNEUMONIA")[drawn["label"]]
+  off = np.asarray(image, float) - drawn["image"]
+  assert np.abs(off).mean() < 3  # Gray levels, of 256.
 
 
 def test_images_come_from_files(tmp_path, capsys):

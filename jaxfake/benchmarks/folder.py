@@ -25,5 +25,5 @@ def jpeg(index: int) -> tuple[str, bytes]:
 
   drawn = anatomy.radiograph(0, index, size=SIZE, nodules=False)
   out = io.BytesIO()
-  Image.fromarray(drawn["image"][..., 0]).save(out, "JPEG", quality=92)
+  Image.fromarray(drawn["image"]).save(out, "JPEG", quality=92)
   return ("NORMAL", "PNEUMONIA")[int(drawn["label"])], out.getvalue()
