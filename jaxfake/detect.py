@@ -17,7 +17,7 @@ import os
 import pathlib
 import sys
 
-from jaxfake import errors, platform
+from jaxfake import errors
 
 SHOWN = 40  # Rows printed.
 VERDICTS = "real", "uncertain", "fake"
@@ -217,5 +217,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-  platform.tune_allocator()
   sys.exit(main())

@@ -18,7 +18,7 @@ import os
 import pathlib
 import sys
 
-from jaxfake import __version__, errors, platform, processes
+from jaxfake import __version__, errors, processes
 
 CHUNK = 128  # PNG files between lines in the manifest.
 SHARD = 8192  # Images of an ArrayRecord file.
@@ -68,7 +68,9 @@ def load(path: pathlib.Path, step: int | None = None):
   from jaxfake.data import pipeline
   from jaxfake.generators import gan
 
-  config = ml_collections.ConfigDict(workdir.read_json(path / "config.json"))
+  config = workdir.read_json(path / "config.json")
+  config.setdefault("dtype", "float32")  # Older runs do not say it.
+  config = ml_collections.ConfigDict(config)
   classes = tuple(workdir.read_json(path / "dataset.json")["classes"])
   errors.check_choice(f"{path}/config.json: task", config.task, ("gan",))
   task = gan.make(config, pipeline.Splits(classes, (), (), ()))
@@ -95,7 +97,7 @@ def images(config, classes, state, seed, labels, starts, batch) -> Iterator:
   import jax
   import numpy as np
 
-  from jaxfake import loop
+  from jaxfake import loop, platform
   from jaxfake.generators import gan
 
   _, by_batch, everywhere = loop.mesh_and_shardings(jax.local_devices())
@@ -362,5 +364,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-  platform.tune_allocator()
   sys.exit(main())

@@ -3,6 +3,7 @@
 import json
 import pathlib
 import re
+import shutil
 import signal
 
 from array_record.python import array_record_data_source
@@ -219,6 +220,17 @@ def test_images_of_no_class_cannot_teach_a_class(trained, tmp_path, capsys):
   argv += [f"--workdir={tmp_path / 'conditional'}"]
   assert main.main([*argv, "--config.model.conditional=True"]) == 2
   assert "not every image of the data has a class" in capsys.readouterr().err
+
+
+def test_a_run_of_before_dtype_was_a_field(trained, tmp_path):
+  older = tmp_path / "older"
+  shutil.copytree(trained, older)
+  config = json.loads((older / "config.json").read_text())
+  del config["dtype"]
+  (older / "config.json").write_text(json.dumps(config))
+  for path, out in ((trained, "a"), (older, "b")):
+    assert make(path, tmp_path / out, 2) == 0
+  np.testing.assert_array_equal(pixels(tmp_path / "a"), pixels(tmp_path / "b"))
 
 
 def test_more_images_later(trained, tmp_path):

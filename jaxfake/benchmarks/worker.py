@@ -78,5 +78,8 @@ def main(name: str, case: str, folder: str, *mode: str) -> None:
 
 
 if __name__ == "__main__":
-  platform.tune_allocator()  # For either library.
+  # For either library, where jaxfake.main does the work; jaxfake.sample and
+  # jaxfake.detect leave the allocator alone.
+  if Case(*json.loads(sys.argv[2])).kind not in ("gan_sample", "detect"):
+    platform.tune_allocator()
   main(*sys.argv[1:])
