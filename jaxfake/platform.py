@@ -131,27 +131,25 @@ def _processor() -> str:
   return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def tune_allocator() -> bool:
+def tune_allocator() -> None:
   """Starts this program again where glibc's malloc is not told to keep what it
-  is given back, in huge pages; returns whether it is, False without glibc.
+  is given back, in huge pages; does nothing without glibc.
 
   XLA on CPU takes the memory of a step from malloc in one piece and frees it
   after: 2.1 GB for ResNet-50 at 224 px and batch 16, half a million pages for
-  the kernel to clear at every step. Kept and in huge pages that step takes
-  3.5 s and not 4.2. Without glibc's small caches for threads it stays at 3.2 GB
-  in all; with them a crumb at the end of the piece is put away, the next piece
-  does not fit into what is left, and it grows to 5 or 7.
+  the kernel to clear at every step. Kept and in huge pages that step took 3.5 s
+  and not 4.2. Without glibc's small caches for threads the process mostly stays
+  at 3.2 GB; with them a crumb at the end of the piece is put away, the next
+  piece does not fit into what is left, and it grows to 5 or 7.
 
   Only the environment of a new process can say all that, so call it first. What
   GLIBC_TUNABLES says already is left as it is. Programs that this one starts
   are told the same.
   """
-  if not hasattr(ctypes.CDLL(None), "gnu_get_libc_version"):
-    return False
-  if "GLIBC_TUNABLES" not in os.environ:
+  glibc = hasattr(ctypes.CDLL(None), "gnu_get_libc_version")
+  if glibc and "GLIBC_TUNABLES" not in os.environ:
     os.environ["GLIBC_TUNABLES"] = TUNABLES
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
-  return os.environ["GLIBC_TUNABLES"] == TUNABLES
 
 
 def release_memory() -> None:
