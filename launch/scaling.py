@@ -82,8 +82,8 @@ What is assumed, not known:
 
 - One chip's step takes {step}.
   A slower step makes every percentage better.
-- This machine: {machine}, its step measured, the median of five; many of them,
-  joined by 10 Gb/s Ethernet, 30 us a hop.
+- This machine: {machine};
+  many of them, joined by 10 Gb/s Ethernet, 30 us a hop.
 - H100: 494 TFLOP/s (TF32, dense); within a host of 8 450 GB/s (NVLink, half of
   the data sheet's 900 GB/s, which counts both ways); beyond it 50 GB/s, where a
   ring passes through one 400 Gb/s card, to 400 GB/s, where it is spread over
@@ -123,13 +123,11 @@ def programs(name: str, images: int, steps: list[scaling.Step]):
     }
 
 
-def predictions(name, images, steps, measured: float, told):
+def predictions(name, images, steps, here: float, told):
   for system in SYSTEMS:
-    seconds = measured
-    if system.flops:
+    seconds = here
+    if system.flops and not told.step_ms:
       seconds = steps[0].flops / (told.share * system.flops)
-    if told.step_ms:
-      seconds = told.step_ms / 1e3
     yield {
       "program": name,
       "images a chip": images,
@@ -174,14 +172,19 @@ def main(argv: list[str]) -> int:
       for chips in told.chips:
         print(f"{name}, {images} images, {chips} chips", file=sys.stderr)
         steps.append(apart(scaling.compiled, config, flags, images, chips))
-      print(f"{name}, {images} images, a step here", file=sys.stderr)
-      seconds = apart(scaling.measured, config, flags, images)
+      if told.step_ms:
+        here = told.step_ms / 1e3
+      else:
+        print(f"{name}, {images} images, a step here", file=sys.stderr)
+        here = apart(scaling.measured, config, flags, images)
       sent += programs(name, images, steps)
-      predicted += predictions(name, images, steps, seconds, told)
+      predicted += predictions(name, images, steps, here, told)
   step = f"as long as its FLOP at {told.share:.0%} of the chip's peak would"
+  machine = f"{os.cpu_count()} CPUs, {workdir.cpu_name()}, its step"
   if told.step_ms:
-    step = f"{told.step_ms} ms, as given"
-  machine = f"{os.cpu_count()} CPUs, {workdir.cpu_name()}"
+    step, machine = f"{told.step_ms} ms, as given", f"{machine} as given"
+  else:
+    machine += " measured, the median of five"
   text = TEXT.format(
     arguments="".join(f" {x}" for x in argv),
     program=report.markdown(sent),
