@@ -270,9 +270,9 @@ def close(path, other, steps):
       assert a[name] == pytest.approx(b[name], rel=near, abs=1e-3), name
 
 
-@pytest.mark.parametrize("devices", [2, 4, 8])
-def test_devices_agree(devices, tmp_path, alone):
-  steps_of(tmp_path, 1, devices)
+@pytest.mark.parametrize(("count", "devices"), [(1, 2), (1, 4), (1, 8), (4, 8)])
+def test_processes_and_devices_agree(count, devices, tmp_path, alone):
+  steps_of(tmp_path, count, devices)
   close(alone, tmp_path, steps=(1, 2))
 
 
