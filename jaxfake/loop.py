@@ -200,7 +200,6 @@ def compile_steps(task, config, feed, everywhere):
   compiled = steps.lower(state, feed.like, np.int32(1)).compile(
     compiler_options=platform.compiler_options()
   )
-  platform.release_memory()
   # Both of one device.
   cost, memory = compiled.cost_analysis() or {}, compiled.memory_analysis()
   images = config.batch_size / jax.device_count()
@@ -222,7 +221,7 @@ def dispatcher(steps: Callable, feed: Feed) -> Callable:
   def run(state, n: int):
     chunk = feed.chunk(n)
     while len(running) >= platform.dispatches_at_once():
-      jax.block_until_ready(running.popleft())
+      platform.wait(running.popleft())
     state, metrics = steps(state, chunk, np.int32(n))
     running.append(metrics)
     return state, metrics
@@ -238,7 +237,6 @@ def begin(task, config, everywhere):
     compiler_options=platform.run_once_options(),
   )
   state = init(jax.random.key(config.seed))
-  platform.release_memory()
   if task.start:
     state = jax.device_put(task.start(state), everywhere)
   return state

@@ -100,6 +100,7 @@ def _one_line(error: Exception) -> str:
 def run(config, path: pathlib.Path) -> int:
   """Does what the configuration says; returns the exit code."""
   platform.cache_compiled()
+  platform.release_after_compiling()
   processes.join()
   from jaxfake.experiments import comparison, few_images, study
 

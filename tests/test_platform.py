@@ -10,6 +10,7 @@ import sys
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxfake import platform
 
@@ -81,3 +82,32 @@ def test_a_program_starts_again_with_its_allocator_set():
   theirs = "glibc.malloc.perturb=0"
   out, pid = said(GLIBC_TUNABLES=theirs)
   assert out == f"{theirs} ['a b', '--c'] {pid}"
+
+
+def test_memory_is_released_after_compiling_what_is_large(monkeypatch):
+  released = []
+  monkeypatch.setattr(platform, "release_memory", lambda: released.append(1))
+  platform.release_after_compiling()
+  monkeypatch.setattr(platform, "LARGE_PROGRAM", np.inf)
+  jax.jit(lambda x: jnp.cos(x) + 1)(1.0)
+  assert not released
+  monkeypatch.setattr(platform, "LARGE_PROGRAM", 0)
+  jax.jit(lambda x: jnp.cos(x) + 2)(1.0)
+  assert released
+
+
+def test_waiting_lasts_until_memory_is_free(monkeypatch):
+  """On CPU a moment longer than until the result is there."""
+  happened = []
+  monkeypatch.setattr(platform.time, "sleep", happened.append)
+
+  class Result:
+    def block_until_ready(self):
+      happened.append("ready")
+      return self
+
+  platform.wait({"loss": Result()})
+  assert happened[0] == "ready" and 0 < happened[1] < 0.01
+  monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+  platform.wait({"loss": Result()})
+  assert happened[2:] == ["ready"]

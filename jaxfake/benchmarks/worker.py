@@ -41,6 +41,7 @@ def main(name: str, case: str, folder: str, *mode: str) -> None:
 
   if name == "ours":
     sys.meta_path.insert(0, WithoutTorch())
+    platform.release_after_compiling()
     from jaxfake.benchmarks import ours as side
   else:
     from jaxfake.benchmarks import peers as side
