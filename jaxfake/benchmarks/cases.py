@@ -1,7 +1,8 @@
 """What is compared: a case is data, from which either side makes its program.
 
-Both sides do the same multiplications on the same number of images at the same
-precision, and end with the same things updated. What is given to both:
+Both sides do the same convolutions of the same number of images at the same
+precision, and end with the same things updated. Operations are counted as these
+are defined, of which either may need fewer. What is given to both:
 
 - gan_train: the GAN's step as jaxfake.main runs it: one generator pass for both
   updates, the discriminator's on real and fake, its update, another pass for

@@ -105,6 +105,27 @@ def _blocks(geo: Geometry) -> Pair:
   return tuple(-(-k // s) for k, s in zip(geo.kernel, geo.strides, strict=True))
 
 
+def blocks(a, strides: Pair, axis: int):
+  """Space to depth: (.., h, w, c, ..) -> (.., h / s0, w / s1, s0 * s1 * c, ..).
+
+  Height is `axis`.
+  """
+  (s0, s1), (h, w, c) = strides, a.shape[axis : axis + 3]
+  first, last = a.shape[:axis], a.shape[axis + 3 :]
+  a = a.reshape(*first, h // s0, s0, w // s1, s1, c, *last)
+  a = a.swapaxes(axis + 1, axis + 2)
+  return a.reshape(*first, h // s0, w // s1, s0 * s1 * c, *last)
+
+
+def unblocked(a, strides: Pair, axis: int):
+  """The inverse of `blocks`, depth to space."""
+  (s0, s1), (h, w, c) = strides, a.shape[axis : axis + 3]
+  first, last = a.shape[:axis], a.shape[axis + 3 :]
+  a = a.reshape(*first, h, w, s0, s1, c // (s0 * s1), *last)
+  a = a.swapaxes(axis + 1, axis + 2)
+  return a.reshape(*first, h * s0, w * s1, c // (s0 * s1), *last)
+
+
 def wide(x):
   """x in float32 at least, for sums as precise as inside a product."""
   return x.astype(jnp.promote_types(x.dtype, jnp.float32))
