@@ -18,9 +18,9 @@ from jaxfake.benchmarks import machine
 from jaxfake.benchmarks.cases import Case
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
-# Batches taken before the clock starts where they are read ahead: more than
-# either side keeps ready.
-READ_AHEAD = 32
+# Batches taken before the clock starts, by the kind of case that makes them
+# ahead: more than either side keeps ready.
+AHEAD = {"input": 32, "gan_sample": 2}
 PRODUCTS = 3  # Turns of each side at multiplying matrices.
 
 
@@ -156,9 +156,8 @@ def measure(
     if not peers:
       raise errors.RunError(f"{name}: {'; '.join(notes)}")
 
-    workers, seconds, ahead = [ours, *peers], effort.seconds, 0
-    if case.kind == "input":
-      ahead = READ_AHEAD
+    workers, seconds = [ours, *peers], effort.seconds
+    ahead = AHEAD.get(case.kind, 0)
     batches, least = {}, max(1, ahead)  # Lest one that was ready be a turn.
     for worker in workers:  # A turn that does not count.
       each = worker.turn(least, ahead) / least
