@@ -4,6 +4,7 @@ import functools
 import io
 import json
 import math
+import pathlib
 import subprocess
 import sys
 
@@ -327,6 +328,46 @@ def test_figures_are_medians_against_the_better_peer():
   assert row["ceiling_fraction"] == 0.3
   assert row["peer_ceiling_fraction"] == 0.15
   assert compare.figures(ours, modes, None, None)["ceiling_fraction"] is None
+
+
+class OneAhead:
+  """A worker that has one batch ready wherever it had time to make it."""
+
+  def __init__(self, case, folder, env, *side):
+    self.mode, self.rates, self.cpu = " ".join(side[1:]), [], []
+    self.peak_mb, self.batches = 1.0, []
+
+  def answer(self):
+    about = {"platform": "cpu", "device": "cpu", "version": "0"}
+    return about | {"environment": {"cpu": "cpu"}, "flops_per_image": None}
+
+  def turn(self, batches, before):
+    self.batches.append(batches)
+    computed = batches - (not before)
+    self.rates.append(batches / max(computed, 1e-6))
+    return max(computed, 1e-6)  # A second each.
+
+  def close(self):
+    pass
+
+
+@pytest.mark.parametrize("kind", ["gan_sample", "input", "train"])
+def test_a_batch_that_was_ready_does_not_pass_for_a_fast_one(monkeypatch, kind):
+  made = []
+
+  class Worker(OneAhead):
+    def __init__(self, *args):
+      super().__init__(*args)
+      made.append(self)
+      if kind == "train":  # These are made when they are asked for.
+        self.turn = lambda batches, before: OneAhead.turn(self, batches, 1)
+
+  monkeypatch.setattr(compare, "Worker", Worker)
+  case = next(c for c in CASES.values() if c.kind == kind)
+  effort = compare.Effort(2, 40.0, ("eager",), {})
+  row = compare.measure(kind, case, pathlib.Path(), effort, lambda text: None)
+  assert [max(worker.batches) for worker in made] == [40, 40]
+  assert row["images_per_s"] == row["peer_images_per_s"] == 1
 
 
 # Half a second of a child that ends, and of one that lives.
