@@ -127,6 +127,16 @@ def test_blocks(axis):
   np.testing.assert_array_equal(b[1, 1, 24:30], a[3, 4])
 
 
+def test_devices_send_no_transforms(monkeypatch):
+  f, _ = pair(False, ONES, SAME)
+  x, w = inputs(8, (3, 3), (12, 20))
+  by_kernel = lambda: jax.grad(lambda w: f(x, w).sum())  # Not traced yet.
+  assert not convolves(by_kernel(), w)
+  monkeypatch.setattr(jax, "device_count", lambda: 2)
+  assert convolves(by_kernel(), w)
+  assert not convolves(lambda x, w: f(x, w), x, w)
+
+
 @pytest.fixture
 def where_it_pays(monkeypatch):
   monkeypatch.setattr(winograd, "MOVED", 60)

@@ -169,7 +169,9 @@ def _kernel_gradient(geo, x, g):
     patches = _patches(geo, x)
     w = patches.reshape(-1, patches.shape[-1]).T @ g.reshape(-1, o)
     return w.reshape(*geo.kernel, c, o)
-  if _minimal(geo, x, c, o):
+  # Over devices each product of a transform would be summed and not only w: for
+  # a step of the DCGAN at 64 px they would send 78 MB and not 36.
+  if jax.device_count() == 1 and _minimal(geo, x, c, o):
     w = winograd.kernel_gradient(_blocks(geo, x), g)
     return windows.unblocked(w, geo.strides, 0)
   # The channels of x stand for its batch, which is summed over; g is a kernel.
