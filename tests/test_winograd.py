@@ -32,6 +32,7 @@ def wherever_it_can():
   """Not only where it pays, so that small arrays do for tests."""
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(winograd, "MOVED", -np.inf)
+    patch.setattr(winograd, "LEAST", -np.inf)
     yield
 
 
@@ -140,6 +141,7 @@ def test_devices_send_no_transforms(monkeypatch):
 @pytest.fixture
 def where_it_pays(monkeypatch):
   monkeypatch.setattr(winograd, "MOVED", 60)
+  monkeypatch.setattr(winograd, "LEAST", 500e6)
 
 
 @pytest.mark.parametrize(
@@ -162,6 +164,8 @@ def test_pays_where_channels_are_many(
   assert convolves(maps(f), *half)
   few = shape(*x[:3], 16), shape(*kernel, 16, 16)
   assert convolves(maps(f), *few)
+  small = shape(1, 8, 8, channels[0]), shape(*w)
+  assert convolves(maps(f), *small)
 
 
 def flops(f, *args):

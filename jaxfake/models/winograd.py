@@ -58,6 +58,10 @@ FILTERS = {
 # VGG-16 4090, 3520, 3800, 4690; ResNet-50 2900, 2770, 2640, 2850.
 MOVED = 60
 
+# Fewer multiplications saved, some milliseconds, are not worth that XLA takes
+# about 0.2 s longer to compile each map, and more memory.
+LEAST = 500e6
+
 _spares = contextvars.ContextVar("spares multiplications", default=True)
 
 Grid = Sequence[Sequence[jax.Array]]
@@ -75,7 +79,7 @@ def spared_none() -> Iterator[None]:
 
 
 def pays(dtype, batch: int, size: Pair, kernel: Pair, c: int, o: int) -> bool:
-  """Whether these forms are faster, `size` being that of y.
+  """Whether these forms are faster by what matters, `size` being that of y.
 
   In bfloat16 never: B x and A g would be rounded.
   """
@@ -87,7 +91,7 @@ def pays(dtype, batch: int, size: Pair, kernel: Pair, c: int, o: int) -> bool:
   elements = math.prod(taps + 1 for taps in kernel)
   saved = batch * math.prod(size) * math.prod(kernel) - tiles * elements
   moved = elements * (tiles * c + tiles * o + c * o)
-  return saved * c * o > MOVED * moved
+  return saved * c * o > max(LEAST, MOVED * moved)
 
 
 def convolve(x, w):
