@@ -16,6 +16,7 @@ import pytest
 
 from jaxfake import loop, main, sample, task
 from jaxfake.generators import losses
+from jaxfake.models import winograd
 
 ROOT = pathlib.Path(__file__).parent.parent
 TINY = f"--config={ROOT}/configs/dcgan.py:tiny"
@@ -105,6 +106,21 @@ def test_a_signal_saves_and_leaves(
 def test_a_set_gives_the_same_on_the_device_and_streamed(tmp_path, straight):
   assert train(tmp_path, "--config.data.feed=stream") == 0
   assert result(tmp_path)["state_sha256"] == straight["state_sha256"]
+
+
+def test_fewer_multiplications_go_on_bit_equal(tmp_path, straight, monkeypatch):
+  """As at full width on a CPU, where they pay."""
+  monkeypatch.setattr(winograd, "MOVED", -np.inf)
+  monkeypatch.setattr(winograd, "LEAST", -np.inf)
+  assert train(tmp_path / "whole") == 0
+  whole = result(tmp_path / "whole")
+  assert whole["state_sha256"] != straight["state_sha256"]
+  assert train(tmp_path / "parts", "--config.total_steps=3") == 0
+  assert train(tmp_path / "parts") == 0
+  assert result(tmp_path / "parts")["state_sha256"] == whole["state_sha256"]
+  for name, value in straight["metrics"].items():
+    if name.startswith("train/"):
+      assert whole["metrics"][name] == pytest.approx(value, rel=1e-2), name
 
 
 def test_several_steps_a_dispatch_go_on_bit_equal(
