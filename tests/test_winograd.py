@@ -26,13 +26,15 @@ from jaxfake.classifiers import neural
 from jaxfake.models import conv as C
 from jaxfake.models import windows, winograd
 
+LIMITS = {name: getattr(winograd, name) for name in ("MOVED", "LEAST")}
+
 
 @pytest.fixture(scope="module", autouse=True)
 def wherever_it_can():
   """Not only where it pays, so that small arrays do for tests."""
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(winograd, "MOVED", -np.inf)
-    patch.setattr(winograd, "LEAST", -np.inf)
+    for name in LIMITS:
+      patch.setattr(winograd, name, -np.inf)
     yield
 
 
@@ -140,8 +142,8 @@ def test_devices_send_no_transforms(monkeypatch):
 
 @pytest.fixture
 def where_it_pays(monkeypatch):
-  monkeypatch.setattr(winograd, "MOVED", 60)
-  monkeypatch.setattr(winograd, "LEAST", 500e6)
+  for name, limit in LIMITS.items():
+    monkeypatch.setattr(winograd, name, limit)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ they see
 and in two dimensions the same along either axis: 16 multiplications and not 36
 for 2x2 outputs of 3x3 taps. Over channels these are products of matrices, whose
 rows are the tiles of all images. It is an identity and no approximation, with
-coefficients 0, 1, -1 and 1/2; in float32 it rounds to below 1e-6 of the largest
+coefficients 0, 1, -1 and 1/2; in float32 it rounds to about 1e-6 of the largest
 value.
 
 Written as the form that `conv` differentiates,
