@@ -16,6 +16,7 @@ from jaxfake import data, errors
 from jaxfake.data import __main__ as command
 from jaxfake.data import (
   describe,
+  dicom_patient,
   duplicates,
   folders,
   grouping,
@@ -92,6 +93,12 @@ def test_other_names_tell_nothing(name):
     ("P003/2020-01-31/a.png", "p003"),
     ("P003/1.2.840.113619.2.5.1/a.dcm", "p003"),
     ("PA01/a.png", "pa01"),
+    ("P003/IM-0001-0002.jpg", "p003"),  # As viewers name exports.
+    (f"P003/{UUID}.png", "p003"),
+    ("images/IM-0115-0002.jpg", "IM-0115"),
+    ("mine/00000013_005.png", "00000013"),
+    ("mine/person1_virus_1.png", "person1"),
+    ("X rays 2/a.png", ""),
     ("images/a.png", ""),
     ("Batch_03/a.png", ""),
     ("site_B/AP/a.png", ""),
@@ -149,7 +156,7 @@ def noise(seed, side=32):
 def header(tmp_path, **elements):
   dicom(tmp_path / "x.dcm", noise(0), **elements)
   with open(tmp_path / "x.dcm", "rb") as file:
-    return patients.of_dicom(file)
+    return dicom_patient.header(file)
 
 
 @pytest.mark.parametrize(
@@ -176,11 +183,11 @@ def test_a_header_tells_the_patient(tmp_path, syntax):
 def test_a_header_without_preamble_or_with_a_damaged_rest(tmp_path):
   dicom(tmp_path / "x.dcm", noise(0), PatientID="7")
   whole = (tmp_path / "x.dcm").read_bytes()
-  told = patients.of_dicom(io.BytesIO(whole))
+  told = dicom_patient.header(io.BytesIO(whole))
   at = whole.index(b"\x08\0\x16\0")  # The first element after the file meta.
-  assert patients.of_dicom(io.BytesIO(whole[at:])) == told
-  assert patients.of_dicom(io.BytesIO(whole[:-900])) == told
-  assert patients.of_dicom(io.BytesIO(whole[:200])) is None
+  assert dicom_patient.header(io.BytesIO(whole[at:])) == told
+  assert dicom_patient.header(io.BytesIO(whole[:-900])) == told
+  assert dicom_patient.header(io.BytesIO(whole[:200])) is None
 
 
 def test_a_deflated_header_is_not_inflated_whole(tmp_path):
@@ -198,15 +205,12 @@ def test_a_deflated_header_is_not_inflated_whole(tmp_path):
   import tracemalloc
 
   tracemalloc.start()
-  assert patients.of_dicom(io.BytesIO(bomb)) is not None
+  assert dicom_patient.header(io.BytesIO(bomb)) is not None
   assert tracemalloc.get_traced_memory()[1] < 1 << 24
   tracemalloc.stop()
 
 
-@pytest.mark.parametrize(
-  "id",
-  STAND_INS.split(";"),
-)
+@pytest.mark.parametrize("id", STAND_INS.split(";"))
 def test_a_stand_in_for_an_id_tells_nothing(tmp_path, id):
   assert header(tmp_path, PatientID=id, IssuerOfPatientID="A") is None
   assert header(tmp_path) is None

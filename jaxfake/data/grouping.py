@@ -46,7 +46,11 @@ def picture(entry: folders.Entry) -> Seen | image_file.ImageError:
 def _header(file):
   start = file.read(132)
   file.seek(0)
-  return patients.of_dicom(file) if image_file.looks_dicom(start) else None
+  if not image_file.looks_dicom(start):
+    return None
+  from jaxfake.data import dicom_patient  # pydicom: half a second to import.
+
+  return dicom_patient.header(file)
 
 
 def settle(

@@ -15,7 +15,6 @@ from collections.abc import Iterable
 import csv
 import dataclasses
 import datetime
-import hashlib
 import io
 import os
 import pathlib
@@ -26,8 +25,9 @@ from jaxfake import errors
 UNKNOWN = "unknown:"  # Of a patient; the image's id follows.
 CSV, DICOM, NAME, FOLDER = "data.patients", "PatientID", "file name", "folder"
 WAYS = CSV, DICOM, NAME, FOLDER  # The best first.
-# No patient has more images; a folder or PatientID with more is of several.
-MOST = 100
+# No patient has more images, of NIH's none more than 184; a folder or PatientID
+# with more is of several.
+MOST = 200
 FEW = 10  # From here on, a PatientID on most of the images is a stand-in.
 
 _UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
@@ -41,11 +41,14 @@ _IN_PATH = (  # Anywhere in the path beneath the class.
   ),
 )
 _AT_START = (  # Of the file's name.
-  re.compile(r"(person\d+)_", re.IGNORECASE),  # Kaggle's person12_bacteria_34,
-  re.compile(r"(?:NORMAL2-)?(IM-\d+)-", re.IGNORECASE),  # NORMAL2-IM-0115-0001.
+  re.compile(r"(person\d+)_", re.IGNORECASE),  # Kaggle's person12_bacteria_34.
   # Mendeley's release: disease-patient-image; the patient is the number.
   re.compile(r"(?:NORMAL|PNEUMONIA|BACTERIA|VIRUS)-(\d+)-\d+", re.IGNORECASE),
   re.compile(r"(\d{8})_\d{3}(?!\d)"),  # NIH's 00000013_005.
+)
+_ALONE = (  # The same, where no folder tells: other programs name files so too.
+  # Kaggle's IM-0115-0001 and NORMAL2-IM-0115-0001.
+  re.compile(r"(?:NORMAL2-)?(IM-\d+)-", re.IGNORECASE),
   # RSNA's, which calls it the patient. VinDr's 32 digits are of an image.
   re.compile(rf"({_UUID})(?![0-9a-f])", re.IGNORECASE),
 )
@@ -65,22 +68,14 @@ _GROUPS = (
   " groups? hospitals? images? imgs? jpe?gs? jpg lateral left ll machines? male"
   " men misc new old originals? others? pa parts? pediatric photos? pictures?"
   " pngs? radiographs? raw resized right scanners? scans? selected series"
-  " sessions? sets? shards? sites? splits? stud(?:y|ies) subsets? temp tests?"
-  " tmp train val valid validation views? visits? volumes? wards? women"
-  " x[_ -]?rays?"
+  " ses(?:sions?)? sets? shards? sites? splits? stud(?:y|ies) subsets? temp"
+  " tests? tmp train val valid validation views? visits? volumes? wards? women"
+  r" x[\W_]?rays?"
 )
 _GROUP = re.compile(
   rf"(?:{'|'.join(_GROUPS.split())})(?:[_\- .].*|\d*)", re.IGNORECASE
 )
 _VIEW_AND_NUMBER = re.compile(r"(?:ap|pa|ll)[_\- .]?\d+", re.IGNORECASE)
-_STAND_IN = re.compile(
-  r"[\W_0x]*|(?:anon(?:ym(?:ous|i[sz]ed))?|(?:de[- _]?)identified|deid|removed"
-  r"|redacted|unknown|unk|none|null|nil|nan|n/?a|no ?(?:id|name)|not ?available"
-  r"|missing|blank|empty|default|dummy|test|patient|patient ?id|id|name|hidden"
-  r"|masked|private|confidential|deleted|undefined|unspecified|noname)"
-  r"(?:[\W_]*(?:patient|id|subject|name))?",
-  re.IGNORECASE,
-)
 
 
 def known(patient: str) -> bool:
@@ -99,7 +94,7 @@ def named(path: str, groups: Iterable[str] = ()) -> tuple[str, str]:
   ("", "") where it tells none. `groups` are folders, by path, that are known
   to hold several patients.
   """
-  if patient := by_convention(path):
+  if patient := _in_path(path) or _in_name(path, _AT_START):
     return patient, NAME
   parents = path.split("/")[:-1]
   # Paths from the class to each folder, without those of several patients.
@@ -109,21 +104,30 @@ def named(path: str, groups: Iterable[str] = ()) -> tuple[str, str]:
     if "/".join(parents[:depth]) not in groups and not _several(name)
   ]
   folders.sort(key=lambda name: not _NUMBERED.fullmatch(name))
-  return (folders[0].strip().casefold(), FOLDER) if folders else ("", "")
+  if folders:
+    return folders[0].strip().casefold(), FOLDER
+  patient = _in_name(path, _ALONE)
+  return (patient, NAME) if patient else ("", "")
 
 
 def by_convention(path: str) -> str:
   """The patient that a public set's naming tells, or ""."""
+  return _in_path(path) or _in_name(path, _AT_START + _ALONE)
+
+
+def _in_path(path):
   path = re.sub(r"\s*/\s*", "/", path.strip())
   for pattern in _IN_PATH:
     if found := pattern.search(path):
       return re.sub(r"[_\- ]", "", next(filter(None, found.groups()))).lower()
-  for pattern in _AT_START:
-    if found := pattern.match(stem(path)):
-      patient = found[1]
-      if len(patient) == 8 and patient.isdigit() and _is_date(patient):
-        continue
-      return patient.upper() if patient[:2].upper() == "IM" else patient.lower()
+  return ""
+
+
+def _in_name(path, patterns):
+  for pattern in patterns:
+    if (found := pattern.match(stem(path))) and not _is_date(found[1]):
+      patient = found[1].lower()
+      return patient.upper() if patient.startswith("im") else patient
   return ""
 
 
@@ -189,72 +193,6 @@ class Header:
 
   patient: str
   bare: str
-
-
-def of_dicom(file) -> Header | None:
-  """The patient in an open DICOM file's header, or None. Reads to group 10."""
-  import pydicom  # Half a second.
-  from pydicom import filereader
-
-  wanted = {"specific_tags": [0x00100020, 0x00100021]}
-  after = lambda tag, vr, length: tag > 0x00100021
-  try:
-    meta = _meta(file)
-    if meta is not None and meta == pydicom.uid.DeflatedExplicitVRLittleEndian:
-      dataset = filereader.read_dataset(
-        _inflated(file), False, True, stop_when=after, **wanted
-      )
-    else:
-      file.seek(0)
-      dataset = filereader.read_partial(
-        file, stop_when=after, force=True, **wanted
-      )
-    # As stored: a value's character set is not needed, and may be wrong.
-    id, issuer = (
-      _text(dataset.get_item(tag)) for tag in wanted["specific_tags"]
-    )
-  except Exception:  # Broken headers raise nearly anything; reading says so.
-    return None
-  if _STAND_IN.fullmatch(id):
-    return None
-  bare = _hash("", id)
-  return Header(_hash(issuer, id) if issuer else bare, bare)
-
-
-def _meta(file):
-  """The transfer syntax that a file names, or None; leaves it after that."""
-  from pydicom import filereader
-
-  if file.read(132)[128:] != b"DICM":
-    return None
-  return filereader.read_dataset(
-    file,
-    False,
-    True,
-    stop_when=lambda tag, vr, length: tag.group != 2,
-  ).get("TransferSyntaxUID")
-
-
-def _inflated(file):
-  """The first MB of a deflated data set; it may be made to hold gigabytes."""
-  import zlib
-
-  return io.BytesIO(
-    zlib.decompressobj(-zlib.MAX_WBITS).decompress(file.read(1 << 20), 1 << 20)
-  )
-
-
-def _text(element) -> str:
-  value = b"" if element is None else element.value or b""
-  if not isinstance(value, bytes):
-    value = str(value).encode()
-  text = value.decode("latin-1").replace("\0", " ")
-  return " ".join(text.split()).casefold()
-
-
-def _hash(*parts: str) -> str:
-  text = "\0".join(parts).encode()
-  return "dicom-" + hashlib.blake2b(text, digest_size=8).hexdigest()
 
 
 def stand_ins(headers: list[Header]) -> set[str]:
