@@ -418,6 +418,69 @@ def test_unknown_patients_are_said_everywhere(tmp_path, capsys):
   assert "is not recorded" in patients.overlap(old)
 
 
+def told(facts):
+  """What every report says of a data set with these facts."""
+  from jaxfake.classifiers import programs
+  from jaxfake.experiments import comparison, study_report, sweep_report
+
+  start = dict(cpu="x", cpu_count=2, devices=["cpu"], commit="", date="2026")
+  result = {
+    "dataset": {
+      "name": "chest_xray",
+      "split": "patient",
+      "counts": {"train": {"A": 10}, "test": {"A": 4}},
+      "patients": {"train": 10, "test": 4},
+      "patient_overlap": {"train-test": 0},
+      **facts,
+    },
+    "config": {"data": {"size": 64}, "model": {"name": "cnn"}},
+    "counts": {"test": {"images": 4, "patients": 4}},
+    "environments": [start],
+    "figures": {},
+    "cost": {"gflop_per_image": 1, "parameters": 1, "ms_per_image": 1},
+    "train_seconds": 1,
+  }
+  yield " ".join(study_report.about(result))
+  yield " ".join(comparison.about_lines([result], 1))
+  yield " ".join(sweep_report.about_lines([result], 1))
+  yield programs.summary(pathlib.Path("x"), result)
+
+
+def test_reports_say_how_many_patients_are_not_known():
+  for page in told({"patients_unknown": {"train": 2, "test": 1}}):
+    assert "patients not known for 3 of 14 images: each counts as one" in page
+    assert "0 patients in two splits" not in page
+    assert "saw train patients" not in page
+  for page in told({}):  # Made before they were counted.
+    assert "0 patients in two splits" not in page and "not recorded" in page
+  for page in told({"patients_unknown": {"train": 0, "test": 0}}):
+    assert "not known" not in page and "not recorded" not in page
+
+
+def test_real_or_fake_says_whose_reals_are_not_known(tmp_path):
+  from test_datasets import generated
+  from test_real_or_fake import config as composed
+
+  files = {f"{c}/s{i}.png": noise(i) for i in range(40) for c in ["NORMAL"]}
+  files |= {
+    f"PNEUMONIA/person{i}_virus_1.png": noise(50 + i) for i in range(40)
+  }
+  root = folder(tmp_path / "x", files)
+  fakes = generated(tmp_path / "fakes", n=200)
+  set_ = data.prepare(
+    composed(
+      name="real_or_fake",
+      dir=root,
+      real_or_fake__real="chest_xray",
+      real_or_fake__fakes=fakes,
+    )
+  )
+  reals = sum(n["real"] for n in set_.facts["counts"].values())
+  unknown = sum(set_.facts["patients_unknown"].values())
+  assert 0 < unknown < reals
+  assert f"not known for {unknown} of {2 * reals} images" in set_.summary()
+
+
 def test_a_folder_a_patient_is_read_and_said(tmp_path):
   files = {
     f"{c}/P{i:03}/{k}.png": noise(10 * i + k)
@@ -555,12 +618,12 @@ def test_neither_patients_nor_copies_are_in_two_splits(cases, random):
 def test_class_names_that_differ_in_case_are_one_class(tmp_path):
   files = {
     f"{split}/{name}/{split}{i}.png": noise(i)
-    for split, name in (("train", "NORMAL"), ("val", "normal"))
+    for split, name in (("Train", "NORMAL"), ("val", "normal"))
     for i in range(3)
   }
   files |= {"test/Normal /a.png": noise(7), "test/NORMAL/b.png": noise(8)}
   for split, name in zip(
-    folders.SPLITS, ("Étude", "E\u0301tude", "étude"), strict=True
+    ("Train", "val", "test"), ("Étude", "E\u0301tude", "étude"), strict=True
   ):
     files[f"{split}/{name}/c.png"] = noise(9)
   root = folder(tmp_path / "x", files)

@@ -87,23 +87,29 @@ def listing(folder: str, policy: str, table: str = "") -> Listing:
   """
   base = root(folder, f"expected {LAYOUT}")
   walk = _Walk()
-  held = {path.name for path in walk.folders(base)}
-  parts = [name for name in SPLITS if name in held]
+  # Folder -> its split; "Train" is train.
+  tops = {
+    path: name
+    for name in SPLITS
+    for path in walk.folders(base)
+    if _plain(path.name).casefold() == name
+  }
+  parts = list(tops.values())
   if policy == "official" and len(parts) < len(SPLITS):
     missing = [name for name in SPLITS if name not in parts]
     raise errors.DataError(
       f"{base}: no folder {' or '.join(missing)}; data.split=official expects"
       f" {LAYOUT}; use data.split=patient to pool what is there"
     )
-  tops = [base / name for name in parts] or [base]
+  tops = tops or {base: ""}
   places = _classes(base, tops, walk)
   classes = tuple(sorted(places))
-  found = []  # (top, label, path beneath the class, path)
+  found = []  # (split, label, path beneath the class, path)
   for label, name in enumerate(classes):
     empty = []
     for top in tops:
       files = [
-        (top, label, os.fspath(file.relative_to(place)), file)
+        (tops[top], label, os.fspath(file.relative_to(place)), file)
         for place in places[name][top]
         for file in walk.files(place)
       ]
@@ -127,12 +133,18 @@ def order(entry: Entry):
   return SPLITS.index(entry.split), entry.id
 
 
+def _plain(name: str) -> str:
+  """A folder's name as it was meant: in one form of Unicode, without spaces at
+  its ends."""
+  return " ".join(unicodedata.normalize("NFC", name).split())
+
+
 def _classes(base, tops, walk) -> dict[str, dict[pathlib.Path, list]]:
   """Class -> top -> the folders that are this class there."""
   alike = {}  # Names that are one -> (name, top, folder).
   for top in tops:
     for place in walk.folders(top):
-      name = " ".join(unicodedata.normalize("NFC", place.name).split())
+      name = _plain(place.name)
       alike.setdefault(name.casefold(), []).append((name, top, place))
       if _NO_CLASS.fullmatch(name):
         raise errors.DataError(
@@ -153,7 +165,7 @@ def _classes(base, tops, walk) -> dict[str, dict[pathlib.Path, list]]:
 
 
 def _entries(base, found, policy, table) -> list[Entry]:
-  """The entries of (top, label, path beneath the class, path)."""
+  """The entries of (split, label, path beneath the class, path)."""
   # A name that is not UTF-8 cannot be stored as it is.
   text = lambda path: os.fsencode(path).decode(errors="replace")
   inner = [text(path) for _, _, path, _ in found]
@@ -161,14 +173,14 @@ def _entries(base, found, policy, table) -> list[Entry]:
   told = patients.read_csv(table, ids) if table else {}
   groups = patients.groups(inner)
   entries = []
-  for (top, label, _, file), path, id in zip(found, inner, ids, strict=True):
+  for (split, label, _, file), path, id in zip(found, inner, ids, strict=True):
     patient, known = patients.named(path, groups)
     if table:
       patient, known = told[id], patients.CSV
     key = patient or patients.without(path)
     entries.append(
       Entry(
-        split=top.name if policy == "official" else split_of(key),
+        split=split if policy == "official" else split_of(key),
         label=label,
         patient=patient or patients.UNKNOWN + id,
         id=id,
