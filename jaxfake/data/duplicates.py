@@ -8,14 +8,14 @@ from PIL import Image
 # Of 256 bits. Measured on the 5,840 pictures of chest_xray_224: 34 pairs at
 # most 12 apart, all of them 0, then nothing below 13. The same pictures from
 # chest_xray, other size, aspect and JPEG history: at most 12 in 547. Among 796
-# radiographs of three other sources 4 pairs, the same pictures by eye.
+# radiographs of three other sources: 4 pairs, the same pictures by eye.
 NEAR = 12
 # Of a picture's bits, at least so many are set, and are not: in radiographs of
-# five sources 59 to 154 of 256 are. Blank images and ramps have none or all.
+# four sources 59 to 154 of 256 are. Blank images and ramps have none or all.
 _TELLING = 16
-# A cluster holds at most the larger of these images and this share of the set,
-# and never more than half of it.
-_CLUSTER, _SHARE = 8, 0.05
+# A cluster holds at most the larger of so many images and this share of the
+# set, and no more than half of it.
+_CLUSTER, _SHARE = 8, 0.25
 _LIMITS = (NEAR, NEAR // 2, 0)
 
 
@@ -81,7 +81,7 @@ def clusters(bits: np.ndarray) -> tuple[list[list[int]], int]:
   telling = np.flatnonzero(
     (set_bits >= _TELLING) & (set_bits <= 256 - _TELLING)
   )
-  largest = min(max(_CLUSTER, int(_SHARE * n)), n // 2)
+  largest = max(2, min(max(_CLUSTER, int(_SHARE * n)), n // 2))
   near = [
     (d, telling[a], telling[b]) for d, a, b in pairs(bits[telling]) if len(d)
   ]
