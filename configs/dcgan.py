@@ -33,6 +33,7 @@ def get_config(arg=""):
   c.data.kernel = "bicubic"  # Pillow's, antialiased; or box, bilinear, lanczos.
   c.data.split = "official"  # The folders' own; patient: pooled, regrouped.
   c.data.unreadable = "stop"  # Or skip.
+  c.data.patients = ""  # A CSV file of whose images are: file, patient.
   c.data.train_images = 0  # So many, spread evenly over the set; 0: all.
   c.data.feed = "auto"  # On the device where the set fits; or device, stream.
   c.data.phantom = dict(

@@ -33,6 +33,7 @@ def get_config(arg=""):
   c.data.fit = "crop"  # Or pad, stretch.
   c.data.kernel = "bicubic"
   c.data.unreadable = "stop"  # Or skip.
+  c.data.patients = ""  # A CSV file of whose images are: file, patient.
   c.data.phantom = dict(
     images=160 if tiny else 1200 if quick else 8000, seed=0, nodules=False
   )

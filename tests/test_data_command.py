@@ -119,10 +119,10 @@ def test_describe(capsys, tmp_path):
   for line in (
     "chest_xray  split: official",
     "train                3             3             6",
-    "patients in two splits: none",
+    "patients in two splits: patients not known for 19 of 19 images",
     "width   min 70 median 96 max 96",
     "2 sizes; commonest: 96 x 80 (18), 70 x 70 (1)",
-    "1 pairs, 1 across splits, 1 of different patients",
+    "1 pairs, 1 across splits, 1 of different patients or ones not known",
     "train/NORMAL/trainNORMAL0.png  test/NORMAL/twin.jpg",
   ):
     assert line in out, out

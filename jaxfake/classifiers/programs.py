@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxfake import calibration, errors, loop, models, platform, workdir
 from jaxfake.classifiers import evaluation, features, fitted, neural
-from jaxfake.data import pipeline, real_or_fake
+from jaxfake.data import patients, pipeline, real_or_fake
 from jaxfake.task import schedule
 
 NAMES = (*models.MODELS, *fitted.PROGRAMS)
@@ -119,11 +119,13 @@ def summary(path: pathlib.Path, result: dict) -> str:
       rows.append(
         f"  {name:36} {x['value']:.4f}  {x['low']:.4f} to {x['high']:.4f}"
       )
+  note = patients.unknown(result["dataset"])
+  note = f" ({note})" if note else ""
   gflop = cost["gflop_per_image"]
   flops = f"{gflop:.3g} GFLOP, " if gflop else ""
   return (
     f"{result['config']['model']['name']} on {test['test']['images']} test"
-    f" images of {test['test']['patients']} patients:\n"
+    f" images of {test['test']['patients']} patients{note}:\n"
     + "\n".join(rows)
     + f"\n  {cost['parameters']:,} parameters; {flops}"
     f"{cost['ms_per_image']:.3g} ms an image; trained in"

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import contextlib
 import dataclasses
 import fcntl
+import functools
 import hashlib
 import json
 import os
@@ -15,7 +16,7 @@ import shutil
 import sys
 
 from jaxfake import errors
-from jaxfake.data import folders
+from jaxfake.data import folders, patients
 
 NAMES = "phantom", "chest_xray", "generated"
 COMPOSED = "real_or_fake"  # Of two of these.
@@ -33,14 +34,17 @@ class Dataset:
   """A prepared data set. `facts` is JSON-able: what a result says of its data.
 
   `facts` has name, fingerprint, content_sha256, split (the policy), classes,
-  counts {split: {class: n}}, patients {split: n}, patient_overlap {"a-b": n},
-  image_sizes, skipped (count) and skipped_files.
+  counts {split: {class: n}}, patients {split: n}, patients_unknown {split:
+  images}, patient_overlap {"a-b": n}, patients_by {what told: images},
+  kept_together and too_alike (near-duplicates, see grouping), image_sizes,
+  skipped (count) and skipped_files. `litter` counts what was passed over.
   """
 
   name: str
   classes: tuple[str, ...]
   facts: dict = dataclasses.field(repr=False)
   directory: str  # Of the prepared records, for tfds.builder_from_directory.
+  litter: int = 0  # No fact: a desktop leaves some at any time.
 
   def summary(self) -> str:
     """One line: images, how they were split, and what is wrong with that."""
@@ -54,12 +58,12 @@ class Dataset:
       text += "; patients in two splits: " + ", ".join(
         f"{k} {v}" for k, v in shared.items()
       )
-    if self.name == "chest_xray" and all(
-      sum(n.values()) == facts["patients"][split]
-      for split, n in facts["counts"].items()
-    ):
-      text += "; each image counts as a patient, by the file names"
-    return text
+    notes = [patients.unknown(facts), *patients.kept(facts)]
+    if n := facts["patients_by"][patients.FOLDER]:
+      notes.append(f"{n:,} images: each folder beneath a class is a patient")
+    if self.litter:
+      notes.append(f"{self.litter:,} system or hidden files passed over")
+    return "; ".join([text, *filter(None, notes)])
 
   def source(self, split: str):
     """Returns `builders.Source` of "train", "val" or "test"."""
@@ -77,9 +81,9 @@ class Dataset:
 def prepare(data) -> Dataset:
   """Prepares what `config.data` names, once, and returns it to be read.
 
-  `data` has name, dir, size, split, unreadable, phantom.{images, seed,
-  nodules}. Written to TFDS_DATA_DIR or ~/tensorflow_datasets; a second process
-  waits for the first. ConfigError and DataError say what to put right.
+  `data` has name, dir, size, split, unreadable, patients, phantom.{images,
+  seed, nodules}. Written to TFDS_DATA_DIR or ~/tensorflow_datasets; a second
+  process waits for the first. ConfigError and DataError say what to put right.
   """
   for field, allowed in (
     ("name", (*NAMES, COMPOSED)),
@@ -94,8 +98,13 @@ def prepare(data) -> Dataset:
     from jaxfake.data import real_or_fake
 
     return real_or_fake.prepare(data)
+  if data.name != "chest_xray" and _table(data):
+    raise errors.ConfigError(
+      f"data.patients is {data.patients!r}, but data.name={data.name} knows"
+      " whose its images are: only chest_xray reads it"
+    )
   recipes = dict(phantom=_phantom, chest_xray=_folder, generated=_folder)
-  cls, recipe, facts = recipes[data.name](data)
+  cls, recipe, facts, litter = recipes[data.name](data)
   directory = _prepared(cls, recipe)
   found = json.loads((directory / "metadata.json").read_text())
   skipped = found.pop("skipped")
@@ -108,15 +117,18 @@ def prepare(data) -> Dataset:
     "name": data.name,
     **facts,
     "classes": list(recipe.classes),
+    "patients_by": dict.fromkeys(patients.WAYS, 0),
+    "kept_together": 0,
+    "too_alike": 0,
     **found,
     "skipped": len(skipped),
     "skipped_files": skipped,
   }
-  return Dataset(data.name, recipe.classes, facts, str(directory))
+  return Dataset(data.name, recipe.classes, facts, str(directory), litter)
 
 
 def _phantom(data):
-  """Returns builder class, recipe, and facts of the phantom."""
+  """Returns builder class, recipe, and facts of the phantom; no litter."""
   from jaxfake.data import builders, work
 
   if data.dir:
@@ -153,36 +165,51 @@ def _phantom(data):
     pool=work.threads if n < FEW else work.processes,
     extra=builders.mask_features() if nodules else {},
   )
-  return builders.Phantom, recipe, {"fingerprint": key, "split": "patient"}
+  facts = {"fingerprint": key, "split": "patient"}
+  return builders.Phantom, recipe, facts, 0
+
+
+def _table(data) -> str:
+  """data.patients; runs made before there was one have none."""
+  return data.get("patients") or ""
 
 
 def entries(data) -> tuple[list[folders.Entry], tuple[str, ...]]:
   """Returns the entries of the folder that `data` names, and its classes."""
   if data.name == "chest_xray":
-    return folders.kaggle(data.dir, data.split)
+    return folders.kaggle(data.dir, data.split, _table(data))
   from jaxfake.data import generated
 
   return generated.entries(data.dir, data.split)
 
 
 def _folder(data):
-  """Returns builder class, recipe, and facts of a folder of images."""
-  from jaxfake.data import builders, work
+  """Returns builder class, recipe, facts and litter of a folder of images."""
+  from jaxfake.data import builders, generated, grouping, work
 
-  found, classes = entries(data)
-  key = folders.fingerprint(found)
-  synthetic = data.name == "generated"
+  if data.name == "generated":
+    found = folders.Listing(*generated.entries(data.dir, data.split), 0)
+    cls, options = builders.Generated, {"extra": builders.provenance_features()}
+  else:
+    found = folders.listing(data.dir, data.split, _table(data))
+    cls, official = builders.ChestXray, data.split == "official"
+    options = {
+      "look": grouping.header if official else grouping.picture,
+      "settle": functools.partial(grouping.settle, data.split),
+    }
+  key = folders.fingerprint(found.entries)
   recipe = builders.Recipe(
     name=f"{data.split}-{key}",
-    items={s: [e for e in found if e.split == s] for s in folders.SPLITS},
-    classes=classes,
+    items={
+      s: [e for e in found.entries if e.split == s] for s in folders.SPLITS
+    },
+    classes=found.classes,
     read=builders.read_entry,
     pool=work.threads,
     unreadable=data.unreadable,
-    extra=builders.provenance_features() if synthetic else {},
+    **options,
   )
-  cls = builders.Generated if synthetic else builders.ChestXray
-  return cls, recipe, {"fingerprint": key, "split": data.split}
+  return cls, recipe, {"fingerprint": key, "split": data.split}, found.litter
 
 
 def root() -> pathlib.Path:

@@ -48,6 +48,7 @@ def _prepare(args):
     print(split, *(f"{name} {n:,}" for name, n in counts.items()), sep="  ")
   if dataset.facts["skipped"]:
     print(f"left out as unreadable: {dataset.facts['skipped']}")
+  print(dataset.summary())
   print(dataset.directory)
   return 0
 
@@ -97,6 +98,7 @@ def _config(args):
       size=args.size,
       split=args.split,
       unreadable=args.unreadable,
+      patients=args.patients,
       phantom=dict(images=args.images, seed=args.seed, nodules=args.nodules),
     )
   )
@@ -118,6 +120,12 @@ def _parser():
     add("name", choices=data.NAMES)
     add("--dir", default="", help="the folder of images")
     add("--split", default="official", choices=data.POLICIES)
+    add(
+      "--patients",
+      default="",
+      metavar="FILE",
+      help="a CSV file, columns file and patient",
+    )
     add("--unreadable", default="stop", choices=data.UNREADABLE)
     add("--size", type=int, default=256, help="of the phantom, pixels")
     add("--images", type=int, default=2000, help="of the phantom")

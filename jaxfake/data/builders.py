@@ -19,7 +19,7 @@ from PIL import Image
 import tensorflow_datasets as tfds
 
 from jaxfake import errors
-from jaxfake.data import folders, generated, image_file, work
+from jaxfake.data import folders, generated, image_file, patients, work
 
 UNLABELLED = "(no class)"  # Counted under this name; label -1.
 SHARD = 256  # Images; TFDS holds one shard in memory while it is written.
@@ -112,6 +112,10 @@ class Recipe(tfds.core.BuilderConfig):
   pool: Callable | None = None
   unreadable: str = "stop"
   extra: dict = dataclasses.field(default_factory=dict)  # Further features.
+  # Of a folder: each item -> what is to be seen of it first, and how that
+  # settles patients and splits; see `_settled`.
+  look: Callable | None = None
+  settle: Callable | None = None
 
 
 class _Info(tfds.core.DatasetInfo):
@@ -122,7 +126,7 @@ class _Info(tfds.core.DatasetInfo):
 class _Builder(tfds.core.ShardBasedBuilder, skip_registration=True):
   """Writes a Recipe's items; counts them into `info.metadata` as it goes."""
 
-  VERSION = tfds.core.Version("1.0.0")  # Raise when records would differ.
+  VERSION = tfds.core.Version("2.0.0")  # Raise when records would differ.
   # Where TFDS looks for checksums of downloads. There are none, and its search
   # needs importlib_resources, which it does not declare.
   code_path = None
@@ -156,7 +160,7 @@ class _Builder(tfds.core.ShardBasedBuilder, skip_registration=True):
         functools.partial(self._shard, split, items[i : i + SHARD])
         for i in range(0, len(items), SHARD)
       ]
-      for split, items in self.builder_config.items.items()
+      for split, items in self._items.items()
       if items
     }
 
@@ -173,19 +177,42 @@ class _Builder(tfds.core.ShardBasedBuilder, skip_registration=True):
     recipe = self.builder_config
     self._unreadable, self._tally = [], Tally(recipe.classes)
     total = sum(map(len, recipe.items.values()))
-    with (
-      recipe.pool() as self._pool,
-      work.shown(f"preparing {self.name}", total) as self._advance,
-    ):
-      super()._download_and_prepare(dl_manager, download_config)
+    with recipe.pool() as self._pool:
+      self._items, settled = self._settled(total)
+      left = sum(map(len, self._items.values()))
+      with work.shown(f"preparing {self.name}", left) as self._advance:
+        super()._download_and_prepare(dl_manager, download_config)
     if self._unreadable and recipe.unreadable == "stop":
       raise unreadable_error(map(str, self._unreadable), total)
     for split, info in self.info.splits.items():
       if not info.num_examples:
         raise errors.DataError(f"none of the {split} images can be read")
     self.info.metadata.update(
-      self._tally.facts(), skipped=[str(e) for e in self._unreadable]
+      self._tally.facts(),
+      **settled,
+      skipped=[str(e) for e in self._unreadable],
     )
+
+  def _settled(self, total):
+    """The recipe's items by their final split, without those already found
+    unreadable; and facts about that."""
+    recipe = self.builder_config
+    if recipe.look is None:
+      return recipe.items, {}
+    items, seen = [], []
+    every = [item for items in recipe.items.values() for item in items]
+    with work.shown(f"looking through {self.name}", total) as advance:
+      found = work.in_order(self._pool, recipe.look, every)
+      for item, result in zip(every, found, strict=True):
+        advance()
+        if isinstance(result, image_file.ImageError):
+          self._unreadable.append(result)
+        else:
+          items.append(item)
+          seen.append(result)
+    if not items or (self._unreadable and recipe.unreadable == "stop"):
+      raise unreadable_error(map(str, self._unreadable), total)
+    return recipe.settle(items, seen)
 
 
 class Phantom(_Builder, skip_registration=True):
@@ -213,6 +240,7 @@ class Tally:
     self._classes = classes
     self._counts = collections.defaultdict(collections.Counter)
     self._patients = collections.defaultdict(set)
+    self._unknown = collections.Counter()
     self._shapes = collections.Counter()
     self._digest = hashlib.sha256()
 
@@ -221,6 +249,7 @@ class Tally:
     name = self._classes[label] if label >= 0 else UNLABELLED
     self._counts[split][name] += 1
     self._patients[split].add(record["patient"])
+    self._unknown[split] += not patients.known(record["patient"])
     self._shapes[record["image"].shape] += 1
     self._digest.update(
       f"{split}\n{name}\n{record['id']}\n".encode() + record["image"].sha256
@@ -234,6 +263,7 @@ class Tally:
         s: {c: 0 for c in self._classes} | dict(self._counts[s]) for s in names
       },
       "patients": {s: len(sets[s]) for s in names},
+      "patients_unknown": {s: self._unknown[s] for s in names},
       "patient_overlap": {
         f"{a}-{b}": len(sets[a] & sets[b])
         for i, a in enumerate(names)

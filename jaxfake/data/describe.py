@@ -8,12 +8,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from jaxfake import data
-from jaxfake.data import work
+from jaxfake.data import duplicates, patients, work
 
-# Of 256 bits. Measured on the 5,840 pictures of chest_xray_224: 34 pairs at
-# most 12 apart, all of them 0, then nothing below 13. The same pictures from
-# chest_xray, other size, aspect and JPEG history: at most 12 in 547.
-NEAR = 12
 _CELL, _COLUMNS, _CAPTION = 128, 8, 14  # Of a contact sheet; pixels.
 
 
@@ -27,17 +23,6 @@ class Hashes:
   patients: list[str]
 
 
-def dhash(image: np.ndarray) -> np.ndarray:
-  """uint8 (h, w) -> bool (256,): is each of 16 x 17 means above its left one?
-
-  Survives another size, aspect, brightness or JPEG quality; not a crop of 2 %
-  (median distance 21) or a mirror.
-  """
-  small = Image.fromarray(image).resize((17, 16), Image.Resampling.BOX)
-  small = np.asarray(small)
-  return (small[:, 1:] > small[:, :-1]).ravel()
-
-
 def hashes(dataset: data.Dataset) -> Hashes:
   """Returns the hashes of all splits."""
   bits, splits, ids, patients = [], [], [], []
@@ -48,7 +33,11 @@ def hashes(dataset: data.Dataset) -> Hashes:
 
       def one(i, source=source):
         item = source[i]
-        return dhash(item["image"][..., 0]), item["id"], item["patient"]
+        return (
+          duplicates.dhash(item["image"][..., 0]),
+          item["id"],
+          item["patient"],
+        )
 
       for bit, id, patient in work.in_order(pool, one, range(len(source))):
         bits.append(bit)
@@ -59,28 +48,22 @@ def hashes(dataset: data.Dataset) -> Hashes:
   return Hashes(np.array(bits), np.array(splits), ids, patients)
 
 
-def near_duplicates(h: Hashes, limit: int = NEAR) -> dict:
+def near_duplicates(h: Hashes, limit: int = duplicates.NEAR) -> dict:
   """Counts the pairs of images at most `limit` bits apart; lists some.
 
   Returns {"pairs", "pairs_across_splits", "pairs_of_different_patients",
   "listed"}. "listed" has at most 1,000 pairs, those across splits first, then
   the nearest: {"distance", "a", "b", "splits", "same_patient"}.
-
-  Distances are one matrix product: bits as +-1 have product 256 - 2 distance.
   """
-  signs = np.where(h.bits, 1, -1).astype(np.float32)  # (n, 256)
   _, splits = np.unique(h.splits, return_inverse=True)
-  _, patients = np.unique(h.patients, return_inverse=True)
+  _, whose = np.unique(h.patients, return_inverse=True)
   total = across = strangers = 0
   kept = []  # (within one split?, distance, a, b)
-  for start in range(0, len(signs), 1024):
-    apart = (256 - signs[start : start + 1024] @ signs[start:].T) / 2
-    a, b = np.nonzero(np.triu(apart <= limit, k=1))
-    distance, a, b = apart[a, b], a + start, b + start
+  for distance, a, b in duplicates.pairs(h.bits, limit):
     within = splits[a] == splits[b]
     total += len(a)
     across += int(np.sum(~within))
-    strangers += int(np.sum(patients[a] != patients[b]))
+    strangers += int(np.sum(whose[a] != whose[b]))
     kept += zip(within, distance, a, b, strict=True)
     kept = sorted(kept)[:1000]
   listed = [
@@ -89,7 +72,7 @@ def near_duplicates(h: Hashes, limit: int = NEAR) -> dict:
       "a": h.ids[a],
       "b": h.ids[b],
       "splits": f"{h.splits[a]}-{h.splits[b]}",
-      "same_patient": bool(patients[a] == patients[b]),
+      "same_patient": bool(whose[a] == whose[b]),
     }
     for _, distance, a, b in kept
   ]
@@ -104,8 +87,8 @@ def near_duplicates(h: Hashes, limit: int = NEAR) -> dict:
 def description(dataset: data.Dataset) -> dict:
   """Returns the data set's facts with its near-duplicates, JSON-able."""
   near = near_duplicates(hashes(dataset))
-  near["hash"] = f"dHash 16x16, at most {NEAR} of 256 bits apart"
-  return {**dataset.facts, "near_duplicates": near}
+  near["hash"] = f"dHash 16x16, at most {duplicates.NEAR} of 256 bits apart"
+  return {**dataset.facts, "litter": dataset.litter, "near_duplicates": near}
 
 
 def text(facts: dict) -> str:
@@ -125,23 +108,24 @@ def text(facts: dict) -> str:
     for name in facts["classes"]:
       if not counts[name]:
         lines.append(f"{'':8}note: no {name} in {split}")
-  shared = [f"{k} {n}" for k, n in facts["patient_overlap"].items() if n]
   sizes = facts["image_sizes"]
   lines += [
     "",
-    f"patients in two splits: {', '.join(shared) or 'none'}",
+    *_patients(facts),
     "width   min {} median {:g} max {}".format(*sizes["width"]),
     "height  min {} median {:g} max {}".format(*sizes["height"]),
     f"{sizes['distinct']} sizes; commonest: "
     + ", ".join(f"{w} x {h} ({n:,})" for h, w, n in sizes["commonest"]),
     f"files left out as unreadable: {facts['skipped']}",
     *(f"  {line}" for line in facts["skipped_files"]),
+    f"system and hidden files passed over: {facts['litter']}",
   ]
   near = facts["near_duplicates"]
   lines += [
     f"near-duplicates ({near['hash']}): {near['pairs']} pairs,"
     f" {near['pairs_across_splits']} across splits,"
-    f" {near['pairs_of_different_patients']} of different patients",
+    f" {near['pairs_of_different_patients']} of different patients"
+    + (" or ones not known" if patients.unknown(facts) else ""),
   ]
   # Worth a look: what splits or patients should have kept apart.
   odd = [
@@ -154,6 +138,21 @@ def text(facts: dict) -> str:
   if len(odd) > 20:
     lines.append("  and so on (--json lists up to 1,000)")
   return "\n".join(lines)
+
+
+def _patients(facts: dict) -> list[str]:
+  """What is known of patients, and of those in two splits; "none" only where
+  all are known."""
+  shared = [f"{k} {n}" for k, n in facts["patient_overlap"].items() if n]
+  by = [f"{how} {n:,}" for how, n in facts["patients_by"].items() if n]
+  if note := patients.unknown(facts):
+    among = f"{', '.join(shared)} of those known; " if shared else ""
+    lines = [f"patients in two splits: {among}{note}"]
+  else:
+    lines = [f"patients in two splits: {', '.join(shared) or 'none'}"]
+  if by:
+    lines.append(f"images whose patient is known, by what: {', '.join(by)}")
+  return lines + patients.kept(facts)
 
 
 def contact_sheet(dataset: data.Dataset, split: str = "train") -> Image.Image:

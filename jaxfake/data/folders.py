@@ -1,25 +1,25 @@
 """A user's folder of images -> one `Entry` per image: split, class, patient.
 
-No file is opened here: this is names, sizes and times.
+No image is opened here: this is names, sizes, times and the user's CSV file.
+What images hold, DICOM's PatientID and near-duplicates, comes while they are
+prepared: see grouping.
 """
 
+from collections.abc import Sequence
 import dataclasses
 import hashlib
 import os
 import pathlib
 import re
+import unicodedata
 
 from jaxfake import errors
+from jaxfake.data import litter, patients
 
 SPLITS = "train", "val", "test"
 LAYOUT = "{train,val,test}/CLASS/*.png or *.jpeg, such as train/NORMAL/a.png"
-_LITTER = {"thumbs.db", "desktop.ini", "__macosx"}  # What systems leave behind.
-_PATIENT = (
-  re.compile(r"(person\d+)_"),  # person12_bacteria_34
-  re.compile(r"(?:NORMAL2-)?(IM-\d+)-"),  # IM-0115-0001, NORMAL2-IM-...
-  # Mendeley's release: disease-patient-image; the patient is the number.
-  re.compile(r"(?:NORMAL|PNEUMONIA|BACTERIA|VIRUS)-(\d+)-\d+"),
-)
+# Public sets whose folders are patients; no one's class.
+_NO_CLASS = re.compile(r"patient[_\- ]?\d+|p\d{8}", re.IGNORECASE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +27,8 @@ class Entry:
   """One image to prepare. `path` is absolute; `id` is unique in the folder.
 
   `extra` holds what else the record keeps, by feature name; `record` is the
-  place in an ArrayRecord shard, where `path` is one.
+  place in an ArrayRecord shard, where `path` is one. `known` says what told
+  the patient, "" where nothing did; `key` is what the split is a hash of.
   """
 
   split: str
@@ -37,15 +38,22 @@ class Entry:
   path: str
   extra: dict = dataclasses.field(default_factory=dict)
   record: int | None = None
+  known: str = ""
+  key: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Listing:
+  """What a folder holds; `litter` counts what was passed over."""
+
+  entries: list[Entry]
+  classes: tuple[str, ...]
+  litter: int
 
 
 def patient_of(name: str) -> str:
-  """Returns the patient a Kaggle or Mendeley file name tells; else its stem."""
-  stem = pathlib.PurePath(name).stem
-  for pattern in _PATIENT:
-    if found := pattern.match(stem):
-      return found[1]
-  return stem
+  """Returns the patient that a public set's file name tells; else its stem."""
+  return patients.by_convention(name) or patients.stem(name)
 
 
 def split_of(patient: str) -> str:
@@ -59,32 +67,55 @@ def split_of(patient: str) -> str:
   return "train" if part < 0.7 else "val" if part < 0.8 else "test"
 
 
-def kaggle(folder: str, policy: str) -> tuple[list[Entry], tuple[str, ...]]:
-  """Returns the entries of a folder in Kaggle's layout, and its class names.
+def kaggle(
+  folder: str, policy: str, table: str = ""
+) -> tuple[list[Entry], tuple[str, ...]]:
+  """Returns the entries and class names of `listing`."""
+  found = listing(folder, policy, table)
+  return found.entries, found.classes
+
+
+def listing(folder: str, policy: str, table: str = "") -> Listing:
+  """Returns what a folder in Kaggle's layout holds.
 
   `policy` "official" takes the folders train, val and test as the splits;
   "patient" pools them (or classes directly beneath) and splits by patient.
+  Images lie at any depth beneath a class. Folders whose names differ in case,
+  in Unicode's form or in spaces at their ends are one class: file systems and
+  archives change these. `table` is the user's CSV file of patients, or "".
   Entries come by split, then by path. DataError says which folder lacks what.
   """
   base = root(folder, f"expected {LAYOUT}")
-  parts = [name for name in SPLITS if (base / name).is_dir()]
+  walk = _Walk()
+  # Folder -> its split; "Train" is train.
+  tops = {
+    path: name
+    for name in SPLITS
+    for path in walk.folders(base)
+    if _plain(path.name).casefold() == name
+  }
+  parts = list(tops.values())
   if policy == "official" and len(parts) < len(SPLITS):
     missing = [name for name in SPLITS if name not in parts]
     raise errors.DataError(
       f"{base}: no folder {' or '.join(missing)}; data.split=official expects"
       f" {LAYOUT}; use data.split=patient to pool what is there"
     )
-  tops = [base / name for name in parts] or [base]
-  classes = sorted({d.name for top in tops for d in _folders(top)})
-  if not classes:
-    raise errors.DataError(
-      f"{base}: no class folders found; expected {LAYOUT}, or CLASS/* for"
-      " data.split=patient"
-    )
-  entries = []
+  tops = tops or {base: ""}
+  places = _classes(base, tops, walk)
+  classes = tuple(sorted(places))
+  found = []  # (split, label, path beneath the class, path)
   for label, name in enumerate(classes):
-    found = [(top, _files(top / name)) for top in tops]
-    empty = [top / name for top, files in found if not files]
+    empty = []
+    for top in tops:
+      files = [
+        (tops[top], label, os.fspath(file.relative_to(place)), file)
+        for place in places[name][top]
+        for file in walk.files(place)
+      ]
+      found += files
+      if not files:
+        empty.append((places[name][top] or [top / name])[0])
     # Pooled, a class need only be somewhere.
     if empty and (policy == "official" or len(empty) == len(tops)):
       raise errors.DataError(
@@ -92,15 +123,73 @@ def kaggle(folder: str, policy: str) -> tuple[list[Entry], tuple[str, ...]]:
         f" hold images of every class ({', '.join(classes)}): remove the empty"
         " folder, or pool what is there with data.split=patient"
       )
-    for top, files in found:
-      for file in files:
-        # A name that is not UTF-8 cannot be stored as it is.
-        id = os.fsencode(file.relative_to(base)).decode(errors="replace")
-        patient = patient_of(id)
-        split = top.name if policy == "official" else split_of(patient)
-        entries.append(Entry(split, label, patient, id, str(file)))
-  entries.sort(key=lambda e: (SPLITS.index(e.split), e.id))
-  return entries, tuple(classes)
+  entries = _entries(base, found, policy, table)
+  entries.sort(key=order)
+  return Listing(entries, classes, walk.litter)
+
+
+def order(entry: Entry):
+  """The key that entries are sorted by."""
+  return SPLITS.index(entry.split), entry.id
+
+
+def _plain(name: str) -> str:
+  """A folder's name as it was meant: in one form of Unicode, without spaces at
+  its ends."""
+  return " ".join(unicodedata.normalize("NFC", name).split())
+
+
+def _classes(base, tops, walk) -> dict[str, dict[pathlib.Path, list]]:
+  """Class -> top -> the folders that are this class there."""
+  alike = {}  # Names that are one -> (name, top, folder).
+  for top in tops:
+    for place in walk.folders(top):
+      name = _plain(place.name)
+      alike.setdefault(name.casefold(), []).append((name, top, place))
+      if _NO_CLASS.fullmatch(name):
+        raise errors.DataError(
+          f"{place}: is named as a patient, where classes are expected:"
+          f" {LAYOUT} (a patient's folder may lie beneath its class)"
+        )
+  if not alike:
+    raise errors.DataError(
+      f"{base}: no class folders found; expected {LAYOUT}, or CLASS/* for"
+      " data.split=patient"
+    )
+  return {
+    min(name for name, _, _ in those): {
+      top: [place for _, of, place in those if of == top] for top in tops
+    }
+    for those in alike.values()
+  }
+
+
+def _entries(base, found, policy, table) -> list[Entry]:
+  """The entries of (split, label, path beneath the class, path)."""
+  # A name that is not UTF-8 cannot be stored as it is.
+  text = lambda path: os.fsencode(path).decode(errors="replace")
+  inner = [text(path) for _, _, path, _ in found]
+  ids = [text(file.relative_to(base)) for _, _, _, file in found]
+  told = patients.read_csv(table, ids) if table else {}
+  groups = patients.groups(inner)
+  entries = []
+  for (split, label, _, file), path, id in zip(found, inner, ids, strict=True):
+    patient, known = patients.named(path, groups)
+    if table:
+      patient, known = told[id], patients.CSV
+    key = patient or patients.without(path)
+    entries.append(
+      Entry(
+        split=split if policy == "official" else split_of(key),
+        label=label,
+        patient=patient or patients.UNKNOWN + id,
+        id=id,
+        path=str(file),
+        known=known,
+        key=key,
+      )
+    )
+  return entries
 
 
 def fingerprint(entries: list[Entry]) -> str:
@@ -118,7 +207,9 @@ def fingerprint(entries: list[Entry]) -> str:
       except OSError as error:
         raise errors.DataError(f"{e.path}: {error.strerror}") from error
     size, time = status[e.path].st_size, status[e.path].st_mtime_ns
-    line = e.id, e.split, e.label, e.patient, e.extra, e.record, size, time
+    # How a patient is known is part of what a prepared set says.
+    whose = e.patient, e.known, e.key
+    line = e.id, e.split, e.label, *whose, e.extra, e.record, size, time
     digest.update(repr(line).encode())
   return digest.hexdigest()
 
@@ -137,26 +228,42 @@ def root(folder: str, expected: str) -> pathlib.Path:
   return path
 
 
-def _seen(path):
-  """Returns what lies in a folder, without hidden files and system litter."""
-  return sorted(
-    p
-    for p in path.iterdir()
-    if not p.name.startswith(".") and p.name.lower() not in _LITTER
-  )
+class _Walk:
+  """Lists folders without hidden files and system litter, which it counts."""
 
+  def __init__(self):
+    self.litter = 0
+    self._seen = {}
 
-def _folders(path):
-  return [p for p in _seen(path) if p.is_dir()]
+  def _list(self, path):
+    if path not in self._seen:
+      try:
+        held = sorted(path.iterdir())
+      except OSError as error:
+        raise errors.DataError(f"{path}: {error.strerror}") from error
+      kept = [
+        p
+        for p in held
+        if not p.name.startswith(".") and not litter.is_litter(p.name)
+      ]
+      self.litter += len(held) - len(kept)
+      self._seen[path] = kept
+    return self._seen[path]
 
+  def folders(self, path) -> list[pathlib.Path]:
+    return [p for p in self._list(path) if p.is_dir()]
 
-def _files(path):
-  if not path.is_dir():
-    return []
-  files = _seen(path)
-  for file in files:
-    if file.is_dir():
-      raise errors.DataError(
-        f"{file}: a folder inside a class; images must lie directly in {path}"
-      )
-  return files
+  def files(self, path, above: Sequence[pathlib.Path] = ()) -> list:
+    """All files beneath a folder; DataError where one holds masks."""
+    found, above = [], [*above, path.resolve()]
+    for p in self._list(path):
+      if not p.is_dir():
+        found.append(p)
+      elif patients.is_masks(p.name):
+        raise errors.DataError(
+          f"{p}: holds masks or labels by its name, and would be read as"
+          " radiographs: move it out of the class"
+        )
+      elif p.resolve() not in above:  # A link to a folder above has no end.
+        found += self.files(p, above)
+    return found

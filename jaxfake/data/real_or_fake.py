@@ -25,6 +25,7 @@ from scipy import ndimage
 from jaxfake import data as datasets
 from jaxfake import errors
 from jaxfake.data import folders, pipeline
+from jaxfake.data import patients as whose
 
 CLASSES = "real", "fake"
 REALS = "phantom", "chest_xray"
@@ -124,9 +125,10 @@ def prepare(data) -> RealOrFake:
       " jaxfake.sample"
     )
   real = datasets.prepare(_changed(data, name=own.real))
-  fake = datasets.prepare(
-    _changed(data, name="generated", dir=own.fakes, split="patient")
-  )
+  fakes = _changed(data, name="generated", dir=own.fakes, split="patient")
+  if fakes.get("patients"):  # Of the reals.
+    fakes.patients = ""
+  fake = datasets.prepare(fakes)
   parts, sources = (real, fake), {}
   told = all(x >= 0 for x in fake.source("train").column("label"))
   if told and real.classes != fake.classes:
@@ -144,7 +146,7 @@ def prepare(data) -> RealOrFake:
       ]
       sources[split] = Source(sides, data)
   facts = _facts(data, real, fake, sources, told)
-  return RealOrFake(datasets.COMPOSED, CLASSES, facts, "", sources)
+  return RealOrFake(datasets.COMPOSED, CLASSES, facts, "", real.litter, sources)
 
 
 def _changed(data, **changes):
@@ -170,11 +172,12 @@ def matched(real, fake, told: bool) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _facts(data, real, fake, sources, told) -> dict:
-  counts, patients = {}, {}
+  counts, patients, unknown = {}, {}, {}
   for split, source in sources.items():
     labels, names = source.column("label"), source.column("patient")
     counts[split] = {c: labels.count(i) for i, c in enumerate(CLASSES)}
     patients[split] = len(set(names))
+    unknown[split] = sum(not whose.known(name) for name in names)
   own = data.real_or_fake
   both = {"real": real.facts, "fake": fake.facts}
   made_of = [x["content_sha256"] for x in both.values()] + [
@@ -192,7 +195,11 @@ def _facts(data, real, fake, sources, told) -> dict:
     "classes": list(CLASSES),
     "counts": counts,
     "patients": patients,
+    "patients_unknown": unknown,
     "patient_overlap": real.facts["patient_overlap"],
+    "patients_by": real.facts["patients_by"],
+    "kept_together": real.facts["kept_together"],
+    "too_alike": real.facts["too_alike"],
     "image_sizes": {k: x["image_sizes"] for k, x in both.items()},
     "findings": mix,
     "skipped": real.facts["skipped"] + fake.facts["skipped"],

@@ -19,6 +19,7 @@ import ml_collections
 
 from jaxfake import errors, metrics, pictures, progress, report, workdir
 from jaxfake.classifiers import programs
+from jaxfake.data import patients
 
 SHOWN = ("accuracy", "balanced_accuracy", "macro_f1", "auc")
 
@@ -238,12 +239,11 @@ def about_lines(results: list[dict], planned: int) -> list[str]:
   result = results[0]
   dataset, counts = result["dataset"], result["counts"]
   size = result["config"]["data"]["size"]
-  overlap = sum(dataset["patient_overlap"].values())
   return [
     f"{dataset['name']}, {dataset['split']} split, {size} px:"
     f" {counts['test']['images']:,} test images of"
-    f" {counts['test']['patients']:,} patients, {overlap} patients in two"
-    f" splits. {len(results)} of {planned} runs, {report.origin(results)}.",
+    f" {counts['test']['patients']:,} patients, {patients.overlap(dataset)}."
+    f" {len(results)} of {planned} runs, {report.origin(results)}.",
     "Intervals are over test patients, 95 %, means over the seeds of their"
     " ends; thresholds come from validation. Rows are sorted by accuracy within"
     " a budget; across budgets nothing is ranked. GFLOP: of scoring one image,"

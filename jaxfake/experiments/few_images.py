@@ -17,6 +17,7 @@ import numpy as np
 
 from jaxfake import data, errors, metrics, pictures, progress, report, workdir
 from jaxfake.classifiers import features, neural, reservoir, ridge
+from jaxfake.data import patients as whose
 from jaxfake.data import pipeline, work
 
 PROGRAMS = ("reservoir", "cnn_random", "cnn_phantom", "hog", "pixels")
@@ -245,6 +246,8 @@ def write(config, path: pathlib.Path, dataset, splits, draws) -> str:
     " what other train images would have given, not what other test patients"
     " would. Lead: on the same draws."
   )
+  if note := whose.unknown(dataset.facts):
+    about += f" {note[0].upper()}{note[1:]}."
   text = report.markdown(table)
   (path / "table.md").write_text(f"{about}\n\n{text}\n")
   page = report.page("Fewer than 100 images", [about, table, plot])

@@ -6,7 +6,7 @@ import ml_collections
 import numpy as np
 
 from jaxfake import data, metrics, pictures, progress, report, workdir
-from jaxfake.data import pipeline
+from jaxfake.data import patients, pipeline
 from jaxfake.experiments import study_runs as runs
 
 SHEET = 12  # Images of a class, real or fake, on the page.
@@ -58,11 +58,12 @@ def about(result: dict) -> list:
     " patients"
     for split, n in dataset["counts"].items()
   )
-  shared = sum(dataset["patient_overlap"].values())
+  # Split by patient, as far as patients are known.
+  seen = "images" if patients.unknown(dataset) else "patients"
   size = result["config"]["data"]["size"]
   return [
     f"{dataset['name']} at {size} px, one split for everything: {counts};"
-    f" {shared} patients in two splits. Generators saw train patients only."
+    f" {patients.overlap(dataset)}. Generators saw train {seen} only."
     " Intervals are 95 %: over patients where there are several images of one,"
     " exact where images are independent. Thresholds come from validation.",
   ]

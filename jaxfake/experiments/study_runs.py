@@ -54,6 +54,8 @@ def on_fakes(config, path: pathlib.Path, originals: int):
   """The CNN that learns findings from as many fakes as there are originals."""
   c = classifier(config, "cnn")
   c.data.name, c.data.dir = "generated", str(fakes(path, TRAINED))
+  if c.data.get("patients"):  # Of the originals.
+    c.data.patients = ""
   c.data.train_images = originals
   return c
 

@@ -10,6 +10,7 @@ import pathlib
 import statistics
 
 from jaxfake import errors, pictures, report, workdir
+from jaxfake.data import patients
 from jaxfake.experiments.sweep import SHOWN, Setting
 
 FLOOR = "_held_out"  # What as many real images of other patients would reach.
@@ -183,7 +184,8 @@ def about_lines(results: list[dict], planned: int) -> list[str]:
     f"{split} {sum(n.values()):,}" for split, n in dataset["counts"].items()
   )
   return [
-    f"{dataset['name']}, {dataset['split']} split, images: {counts}."
+    f"{dataset['name']}, {dataset['split']} split, images: {counts};"
+    f" {patients.overlap(dataset)}."
     f" {len(results)} of {planned} runs, {report.origin(results)}.",
     "Means over seeds ± their standard deviation. In brackets 95 %"
     " intervals over test patients, the means of their ends; or, of distances,"
