@@ -83,7 +83,11 @@ def load(path: pathlib.Path, step: int | None = None):
         f" expected one of {steps or 'a run that has saved one'}"
       )
     like = loop.abstract_state(task)
-    state = checkpoints.restore(steps[-1] if step is None else step, like)
+    if step is None:
+      remedy = "put a copy back, or train again"
+      _, state = checkpoints.restore_last(like, remedy)
+    else:
+      state = checkpoints.restore(step, like)
   return config, classes, state
 
 
