@@ -292,12 +292,7 @@ def run(args) -> int:
   def prepare():
     if number:
       return None
-    held = {x.name for x in out.iterdir()} if out.is_dir() else set()
-    if "sampler.json" not in held and held - {workdir.LOCK}:
-      raise errors.ConfigError(
-        f"--out {out} holds other files: expected a new or empty folder"
-      )
-    lock = workdir.lock(out, "--out")
+    lock = workdir.Lock(out, "--out", "sampler.json")
     begin(out, about)
     return lock
 

@@ -61,7 +61,7 @@ def launch(args, rest: list[str]) -> int:
       print(text if run in left else f"# {states[run]}: {text}")
     print(f"# {sweep_runs.summary(states)}. --jobs N or --slurm runs them")
     return 0
-  lock = workdir.lock(root, "--workdir")
+  lock = workdir.Lock(root, "--workdir")
   try:
     place = sweep_runs.Here(left, args.jobs)
     if args.slurm:

@@ -132,7 +132,7 @@ def test_where_none_is_whole_a_line_says_what_to_do(saved):
   with checkpoint.Checkpoints(saved, read_only=True) as checkpoints:
     with pytest.raises(errors.DataError) as caught:
       checkpoints.restore_last(state(0), "delete it")
-    with pytest.raises(errors.DataError, match="step 4 in .* is damaged"):
+    with pytest.raises(errors.DataError, match=r"step 4 in .* is damaged"):
       checkpoints.restore(4, state(0))
   text = str(caught.value)
   assert str(saved) in text and "step 2" in text and "delete it" in text
@@ -143,9 +143,11 @@ def test_other_shapes_and_items_are_a_line(saved):
   other = state(0) | {"kernel": jnp.zeros((3, 7))}
   more = state(0) | {"more": jnp.zeros(3)}
   for like in (other, more):
-    with checkpoint.Checkpoints(saved, read_only=True) as checkpoints:
-      with pytest.raises(errors.DataError) as caught:
-        checkpoints.restore(4, like)
+    with (
+      checkpoint.Checkpoints(saved, read_only=True) as checkpoints,
+      pytest.raises(errors.DataError) as caught,
+    ):
+      checkpoints.restore(4, like)
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
 
 
@@ -155,7 +157,7 @@ def test_what_may_not_be_read_is_not_taken_for_damaged(saved, monkeypatch):
 
   with checkpoint.Checkpoints(saved) as checkpoints:
     monkeypatch.setattr(checkpoints._reader, "restore", refused)
-    with pytest.raises(errors.DataError, match="cannot read .*Permission"):
+    with pytest.raises(errors.DataError, match=r"cannot read .*Permission"):
       checkpoints.restore_last(state(0), "give up")
   assert (saved / "4").exists()
 
@@ -170,21 +172,19 @@ def test_what_may_not_be_read_is_not_taken_for_damaged(saved, monkeypatch):
 )
 def test_what_cannot_be_written_is_a_line(tmp_path, error, monkeypatch):
   path = tmp_path / "checkpoints"
-  with checkpoint.Checkpoints(path) as checkpoints:
-    with monkeypatch.context() as patch:
 
-      def refused(*args, **kwargs):
-        raise error
-
-      patch.setattr(checkpoints._manager, "save", refused)
-      with pytest.raises(errors.SaveError, match=error.strerror) as caught:
-        checkpoints.save(2, state(2))
-  assert str(path) in str(caught.value) and "\n" not in str(caught.value)
-
-  def closed(*args, **kwargs):
+  def refused(*args, **kwargs):
     raise error
 
-  monkeypatch.setattr(checkpoint.ocp, "CheckpointManager", closed)
+  with (
+    checkpoint.Checkpoints(path) as checkpoints,
+    monkeypatch.context() as patch,
+    pytest.raises(errors.SaveError, match=error.strerror) as caught,
+  ):
+    patch.setattr(checkpoints._manager, "save", refused)
+    checkpoints.save(2, state(2))
+  assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+  monkeypatch.setattr(checkpoint.ocp, "CheckpointManager", refused)
   with pytest.raises((errors.DataError, errors.SaveError)) as caught:
     checkpoint.Checkpoints(path)
   assert str(path) in str(caught.value) and "\n" not in str(caught.value)
@@ -210,6 +210,8 @@ def test_the_best_falls_back_to_the_best_before(tmp_path, said):
     assert best.found == {"step": 1}
   assert len(said) == 1 and "thresholds are of the damaged one" in said[0]
   empty(tmp_path / "best/1")
-  with checkpoint.Best(tmp_path, "loss", read_only=True) as best:
-    with pytest.raises(errors.DataError, match="another --workdir"):
-      best.restore(state(0))
+  with (
+    checkpoint.Best(tmp_path, "loss", read_only=True) as best,
+    pytest.raises(errors.DataError, match="another --workdir"),
+  ):
+    best.restore(state(0))
