@@ -10,10 +10,14 @@ import subprocess
 import sys
 import threading
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
-from jaxfake import errors, main, workdir
+from jaxfake import errors, loop, main, workdir
 from jaxfake.data import litter
+from jaxfake.generators import gan
 
 ROOT = pathlib.Path(__file__).parent.parent
 TINY = f"--config={ROOT}/configs/dcgan.py:tiny"
@@ -183,7 +187,35 @@ def killed_everywhere(tmp_path, command) -> list[pathlib.Path]:
   return found
 
 
-def test_a_run_killed_at_any_instant_goes_on(tmp_path, capsys):
+@pytest.fixture
+def quick_runs(monkeypatch):
+  """Runs in which nothing is computed twice, or only to be looked at."""
+  make, compiled = gan.make, {}
+  compiling, beginning = loop.compile_steps, loop.begin
+
+  def one(fn, *arguments):
+    if fn not in compiled:
+      compiled[fn] = fn(*arguments)
+    return compiled[fn]
+
+  def task(*arguments):
+    return make(*arguments)._replace(
+      evaluate=lambda *_: {"images": 8},
+      preview=lambda *_: {"preview": np.zeros((8, 8), np.uint8)},
+    )
+
+  monkeypatch.setattr(gan, "make", task)
+  monkeypatch.setattr(
+    loop, "compile_steps", lambda *arguments: one(compiling, *arguments)
+  )
+  monkeypatch.setattr(
+    loop,
+    "begin",  # A copy: the first step takes its memory.
+    lambda *arguments: jax.tree.map(jnp.copy, one(beginning, *arguments)),
+  )
+
+
+def test_a_run_killed_at_any_instant_goes_on(tmp_path, capsys, quick_runs):
   def train(path):
     return main.main(["", TINY, f"--workdir={path}", "--config.total_steps=1"])
 
