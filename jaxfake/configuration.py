@@ -6,7 +6,6 @@ another type, is an error that names it.
 """
 
 from collections.abc import Mapping
-import difflib
 import os
 import pathlib
 import runpy
@@ -67,7 +66,9 @@ def load(argument: str):
   except errors.ConfigError:
     raise
   except Exception as error:  # A file of the user's may raise anything.
-    raise errors.ConfigError(f"{file}{_where(error, file)}: {_said(error)}")
+    raise errors.ConfigError(
+      f"{argument}{_where(error, file)}: {_said(error)}"
+    ) from error
   if not isinstance(config, ml_collections.ConfigDict):
     raise errors.ConfigError(
       f"{file}: get_config() returns {config!r}: expected a ConfigDict"
@@ -112,6 +113,10 @@ def changed(config, changes: Mapping, where: str):
   `where` says where the changes stand, for the ConfigError that is raised where
   they do not fit.
   """
+  if not _is_group(changes):
+    raise errors.ConfigError(
+      f"{where} is {changes!r}: expected {_kind(config)}"
+    )
   made = ml_collections.ConfigDict(config.to_dict())
   _put(made, changes, where)
   return made.lock()
@@ -126,20 +131,56 @@ def _put(config, changes, where: str) -> None:
         f" {', '.join(config)}{errors.nearest(name, config)}"
       )
     old = config[name]
-    groups = [isinstance(x, Mapping | ml_collections.ConfigDict) for x in (old, value)]
-    if not _fits(old, value) or groups[0] != groups[1]:
-      expected = "a group of fields" if groups[0] else _kind(old)
-      raise errors.ConfigError(f"{place} is {value!r}: expected {expected}")
+    grouped = _is_group(old)
+    if grouped != _is_group(value) or not (grouped or _fits(old, value)):
+      raise errors.ConfigError(f"{place} is {value!r}: expected {_kind(old)}")
     if name in ROWS:
-      with config.unlocked():
-        config[name] = ml_collections.ConfigDict(dict(value))
+      config[name] = value
     elif name in ALIKE:
-      first = next(iter(old.values()))
+      like = next(iter(old.values()))
       for row in value:
-        _require_all(first, value[row], f"{place}.{row}")
-        with old.unlocked():
-          old[row] = changed(first, value[row], f"{place}.{row}")
-    elif groups[0]:
+        old[row] = changed(like, value[row], f"{place}.{row}")
+        _require_all(like, value[row], f"{place}.{row}")
+    elif grouped:
       _put(old, value, place)
     else:
       config[name] = type(old)(value)
+
+
+def _require_all(reference, config, where: str) -> None:
+  """Raises ConfigError where a field of the reference is missing."""
+  for name in reference:
+    place = f"{where}.{name}" if where else name
+    if name not in config:
+      raise errors.ConfigError(
+        f"{place} is missing{errors.nearest(name, config)}"
+      )
+    if name in (*ROWS, *ALIKE) or not _is_group(reference[name]):
+      continue
+    if _is_group(config[name]):
+      _require_all(reference[name], config[name], place)
+
+
+def _is_group(value) -> bool:
+  return isinstance(value, Mapping | ml_collections.ConfigDict)
+
+
+def _fits(old, value) -> bool:
+  """Whether a value may stand where `old` does: a whole number may where a
+  fraction does, a truth value nowhere but for another."""
+  if isinstance(old, tuple):
+    listed = isinstance(value, tuple | list)
+    return listed and all(_fits(old[0], x) for x in value if old)
+  if isinstance(old, float):
+    return isinstance(value, int | float) and not isinstance(value, bool)
+  return type(value) is type(old)
+
+
+def _kind(old) -> str:
+  if _is_group(old):
+    return f"a group of {', '.join(old)}"
+  names = {bool: "True or False", int: "a whole number", float: "a number"}
+  name = names.get(type(old), "a text")
+  if isinstance(old, tuple):
+    name = "a tuple"
+  return f"{name}, such as {old!r}"

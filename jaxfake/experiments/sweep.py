@@ -14,7 +14,7 @@ import signal
 import sys
 from typing import NamedTuple
 
-from jaxfake import errors, workdir
+from jaxfake import configuration, errors, workdir
 
 # The tasks that can be swept, and the figures shown where --metric names none.
 SHOWN = {
@@ -121,7 +121,7 @@ def plan(parse, arguments, root, only: str, seeds: int) -> list[Setting]:
 
 def yielded(config: str) -> list[dict]:
   """What the sweep() of FILE[:VARIANT] yields. Raises ConfigError."""
-  file = config.partition(":")[0]
+  file = configuration.find(config).partition(":")[0]
   found = runpy.run_path(file)
   if "sweep" not in found:
     raise errors.ConfigError(
