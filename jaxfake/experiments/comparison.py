@@ -222,18 +222,16 @@ def write(config, path: pathlib.Path, runs: list[Run], failed: dict) -> str:
   done = [result for x in runs if (result := x.result())]
   workdir.write_csv(path / "table.csv", made)
   text = report.markdown(table)
-  about = about_lines(done, len(runs))
-  (path / "table.md").write_text("\n\n".join([*about, text]) + "\n")
   points = {budget: [] for budget in config.budgets}
   for row in made:
     y = (100 * row[f"accuracy_{x}"] for x in ("value", "low", "high"))
     points[row["budget"]].append((row["program"], row["ms_per_image"], *y))
   plot = pictures.scatter(points, "ms an image, scoring", "test accuracy (%)")
   pictures.save(path / "accuracy-cost.png", plot)
-  page = report.page(
-    "Classifiers compared", [*about, table, path / "accuracy-cost.png"]
-  )
-  (path / "table.html").write_text(page)
+  title = "Classifiers compared"
+  parts = [*about_lines(done, len(runs)), table, path / "accuracy-cost.png"]
+  (path / "table.md").write_text(report.markdown_page(title, parts, path))
+  (path / "table.html").write_text(report.page(title, parts))
   result = {
     "config": config.to_dict(),
     "environment": workdir.environment(),
