@@ -2,6 +2,13 @@
 
 import difflib
 
+# The exit codes of every command.
+FINISHED = 0
+FAILED = 1  # A run, or what was asked of one of several files or runs.
+MISTAKE = 2  # In the command, the configuration or the data.
+PREEMPTED = 75  # After SIGTERM, where the same command goes on: EX_TEMPFAIL.
+INTERRUPTED = 130  # After Ctrl-C: 128 + SIGINT.
+
 
 class UserError(Exception):
   """A mistake of the user's: printed as one line, exit code 2."""

@@ -24,7 +24,7 @@ from jaxfake import (
 from jaxfake.data.feed import Feed
 from jaxfake.task import schedule
 
-PREEMPTED, INTERRUPTED = processes.PREEMPTED, 130  # 130: 128 + SIGINT.
+PREEMPTED, INTERRUPTED = errors.PREEMPTED, errors.INTERRUPTED
 
 
 class Stop:

@@ -162,17 +162,8 @@ def main(argv: list[str]) -> int:
   if {"-h", "-help", "--help", "--helpfull", "--helpshort"} & set(argv):
     print(__doc__)
     return 0
-  try:
-    with processes.leaving_on_sigterm():
-      return run(*parse(argv), located(argv)[1])
-  except errors.UserError as error:
-    print(f"jaxfake: {error}", file=sys.stderr)
-    return 2
-  except KeyboardInterrupt:
-    print("jaxfake: interrupted", file=sys.stderr)
-    return 130
-  except Exception as error:
-    return processes.failed(error, "jaxfake")
+  work = lambda: run(*parse(argv), located(argv)[1])
+  return processes.exit_code("jaxfake", work)
 
 
 if __name__ == "__main__":

@@ -348,18 +348,12 @@ def run(args) -> int:
 
 def main(argv: list[str] | None = None) -> int:
   args = parser().parse_args(argv)
-  try:
-    with processes.leaving_on_sigterm():
-      processes.join()
-      return run(args)
-  except errors.UserError as error:
-    print(f"jaxfake.sample: {error}", file=sys.stderr)
-    return 2
-  except KeyboardInterrupt:
-    print("interrupted; the same command continues", file=sys.stderr)
-    return 130
-  except Exception as error:
-    return processes.failed(error, "jaxfake.sample")
+
+  def work() -> int:
+    processes.join()
+    return run(args)
+
+  return processes.exit_code("jaxfake.sample", work)
 
 
 if __name__ == "__main__":

@@ -91,7 +91,7 @@ if __name__ == "__main__":
     sys.exit(launch(*parser().parse_known_args()))
   except errors.UserError as error:
     print(f"jaxfake: {error}", file=sys.stderr)
-    sys.exit(2)
+    sys.exit(errors.MISTAKE)
   except (errors.RunError, OSError) as error:
     print(f"jaxfake: {error}", file=sys.stderr)
-    sys.exit(1)
+    sys.exit(errors.FAILED)

@@ -23,7 +23,12 @@ SHOWN = {
 }
 LONGEST = 80  # Letters of a folder's name.
 # Exit codes of a run that can go on: it has saved, or was told to end before.
-STOPPED = (75, 130, -signal.SIGTERM, -signal.SIGINT)
+STOPPED = (
+  errors.PREEMPTED,
+  errors.INTERRUPTED,
+  -signal.SIGTERM,
+  -signal.SIGINT,
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
