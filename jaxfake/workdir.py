@@ -200,9 +200,10 @@ def _require_ours(path: pathlib.Path, flag: str, made: str) -> None:
 
 def _nothing(path: pathlib.Path) -> bool:
   """Whether it is litter, or a folder of nothing else."""
-  if path.is_dir() and not path.is_symlink():
-    return all(map(_nothing, path.iterdir()))
-  return litter.is_litter(path.name)
+  if litter.is_litter(path.name):
+    return True
+  is_folder = path.is_dir() and not path.is_symlink()
+  return is_folder and all(map(_nothing, path.iterdir()))
 
 
 def write_json(path: pathlib.Path, value) -> None:

@@ -9,7 +9,7 @@ from markdown_it import MarkdownIt  # Which rich brings.
 import numpy as np
 import pytest
 
-from jaxfake import pictures, report
+from jaxfake import pictures, progress, report
 
 
 @pytest.mark.parametrize(
@@ -117,3 +117,12 @@ def test_pages_show_every_name_as_it_is(name, tmp_path):
     for start in ("Title of", "Of", "Text of", "recall of"):
       assert plain(f"{start} {name}") in plain(seen)
   assert "http://" not in text and "www.t" not in text  # Of GitHub's links.
+
+
+@pytest.mark.parametrize("name", [*HOSTILE, "$x^{$", "$$", "\x1b[2Jx"])
+def test_plots_draw_every_name(name, capsys):
+  assert pictures.confusion(np.eye(2), (name, "b")).ndim == 3
+  assert pictures.intervals({name: [(name, 1, 0, 2)]}, name).ndim == 3
+  progress.say(f"class {name}")
+  said = capsys.readouterr().out
+  assert all(x.isprintable() for x in said.replace("\n", ""))

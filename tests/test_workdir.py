@@ -16,23 +16,12 @@ import numpy as np
 import pytest
 
 from jaxfake import errors, loop, main, workdir
-from jaxfake.data import litter
 from jaxfake.generators import gan
 
 ROOT = pathlib.Path(__file__).parent.parent
 TINY = f"--config={ROOT}/configs/dcgan.py:tiny"
 LITTER = ".DS_Store", "Thumbs.db", "desktop.ini", "._run", "Desktop.ini"
 WRITING = os.O_WRONLY | os.O_RDWR
-
-
-@pytest.mark.parametrize("name", LITTER)
-def test_litter_is_known(name):
-  assert litter.is_litter(name)
-
-
-@pytest.mark.parametrize("name", ["scan.png", ".lock", "_a", "thumbs.png", "."])
-def test_other_names_are_no_litter(name):
-  assert not litter.is_litter(name)
 
 
 def test_litter_and_empty_folders_do_not_block(tmp_path):
