@@ -3,7 +3,8 @@ r"""Runs a configuration: data, model, training, checkpoints, evaluation.
     python -m jaxfake.main --config FILE[:VARIANT] [--workdir FOLDER]
       [--config.FIELD=VALUE ...]
 
-  --config FILE[:VARIANT]   an experiment, for example configs/dcgan.py:quick
+  --config FILE[:VARIANT]   an experiment, for example configs/dcgan.py:quick;
+                            ours are found as configs/NAME from any folder
   --config.FIELD=VALUE      changes one of its fields, for example
                             --config.data.dir=FOLDER --config.batch_size=32
   --workdir FOLDER          where everything goes; runs/NAME where not given.

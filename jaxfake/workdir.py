@@ -98,7 +98,9 @@ class Lock:
         _require_ours(path, flag, made)
       path.mkdir(parents=True, exist_ok=True)
       self._file = open(
-        os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o666), "r+"
+        os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o666),
+        "r+",
+        errors="replace",
       )
       before = _holder(self._file.read())
       held = self._held(before)
@@ -109,26 +111,25 @@ class Lock:
       ) from error
     if held:
       self._file.close()
-      by = f": {_told(before)}" if before else ""
+      by = f": {_told(before)}" if _begun(before) else ""
       raise errors.ConfigError(
         f"{flag} {path} is in use by another process{by}. Wait for it, or give"
         " another folder"
       )
     here = socket.gethostname()
-    if before and not before.get("ended") and before["host"] != here:
+    if _begun(before) and before["host"] != here:
       progress.say(
         f"{path} was left by {_told(before)}, which did not say that it had"
         " ended. Where that host's locks cannot be seen from here, end it first"
       )
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    self._mine = {
-      "program": PROGRAM,
+    mine = {
       "pid": os.getpid(),
       "host": here,
       "since": now,
       "command": shlex.join(sys.argv)[:300],
     }
-    self._write()
+    self._write(mine)
 
   def _held(self, before: dict | None) -> bool:
     """Whether another process holds it; else this one does now."""
@@ -139,19 +140,19 @@ class Lock:
     except OSError as error:
       if error.errno not in NO_LOCKS:
         raise
-      return before is not None and _lives(before)
+      return _begun(before) and _lives(before)
     return False
 
-  def _write(self) -> None:
+  def _write(self, holder: dict) -> None:
     # Whoever is killed here leaves one whole line, with or without a rest.
-    text = json.dumps(self._mine) + "\n"
+    text = json.dumps({"program": PROGRAM} | holder) + "\n"
     os.pwrite(self._file.fileno(), text.encode(), 0)
     self._file.truncate(len(text))
 
   def close(self) -> None:
-    self._mine["ended"] = True
+    """Gives the folder free; its file then says only that it was held."""
     with contextlib.suppress(OSError):  # A full disk must not hide its error.
-      self._write()
+      self._write({})
     self._file.close()
 
 
@@ -165,9 +166,14 @@ def _holder(text: str) -> dict | None:
   return found if ours else None
 
 
+def _begun(holder: dict | None) -> bool:
+  """Whether it has not said that it ended."""
+  return holder is not None and "pid" in holder
+
+
 def _lives(holder: dict) -> bool:
   """Whether it still runs, as far as this host can tell."""
-  if holder.get("ended") or holder["host"] != socket.gethostname():
+  if holder["host"] != socket.gethostname():
     return False
   about = pathlib.Path("/proc", str(holder["pid"]), "cmdline")
   others = holder["pid"] != os.getpid() and about.exists()
@@ -191,7 +197,13 @@ def _require_ours(path: pathlib.Path, flag: str, made: str) -> None:
     return
   if LOCK in held and _holder((path / LOCK).read_text(errors="replace")):
     return  # It was written before anything else.
-  if others := held - {LOCK, LOG, EXIT_CODE, EXIT_CODE + ".part"}:
+  if others := held - {
+    LOCK,
+    LOG,
+    EXIT_CODE,
+    EXIT_CODE + ".part",
+    made + ".part",
+  }:
     raise errors.ConfigError(
       f"{flag} {path} holds other files, such as {min(others)}: expected a new"
       " folder, or one that a run has made"
