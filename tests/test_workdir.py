@@ -100,9 +100,13 @@ def test_without_locks_what_the_file_says_counts(tmp_path, number, monkeypatch):
 
   monkeypatch.setattr(workdir.fcntl, "flock", flock)
   workdir.Lock(tmp_path, "--workdir").close()
+  waits = "print(flush=True); input()", "jaxfake"
   holder = subprocess.Popen(
-    [sys.executable, "-c", "input()", "jaxfake"], stdin=subprocess.PIPE
+    [sys.executable, "-c", *waits],
+    stdin=subprocess.PIPE,
+    stdout=subprocess.PIPE,
   )
+  holder.stdout.readline()
   left(tmp_path, pid=holder.pid)
   try:
     with pytest.raises(errors.ConfigError, match=f"process {holder.pid} on"):
