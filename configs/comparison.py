@@ -21,7 +21,7 @@ def get_config(arg=""):
   c = ml_collections.ConfigDict()
   c.task = "comparison"
   # Whose fields each row starts from: all of them are flags too.
-  c.classifier = runpy.run_path(str(SIBLING))["get_config"](arg)
+  c.classifier = runpy.run_path(str(SIBLING))["get_config"](arg).lock()
   if not (quick or tiny):
     c.classifier.data.size = 80  # The Inceptions take images from 75.
   c.only = ""  # Names of rows, separated by commas; "" takes all.

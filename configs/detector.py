@@ -21,7 +21,7 @@ SIBLING = pathlib.Path(__file__).with_name("classifier.py")
 
 
 def get_config(arg=""):
-  c = runpy.run_path(str(SIBLING))["get_config"](arg)
+  c = runpy.run_path(str(SIBLING))["get_config"](arg).lock()
   c.data.name = "real_or_fake"
   # The fakes' size, and off its grids.
   c.data.real_or_fake.via = 32 if arg == "tiny" else 64

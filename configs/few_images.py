@@ -17,7 +17,7 @@ SIBLING = pathlib.Path(__file__).with_name("classifier.py")
 
 def get_config(arg=""):
   quick, tiny = arg == "quick", arg == "tiny"
-  classifier = runpy.run_path(str(SIBLING))["get_config"](arg)
+  classifier = runpy.run_path(str(SIBLING))["get_config"](arg).lock()
   c = ml_collections.ConfigDict()
   c.task = "few_images"
   c.seed = 0
@@ -26,7 +26,7 @@ def get_config(arg=""):
   c.resamples = 3 if tiny else 5 if quick else 20
   c.data = classifier.data
   c.reservoir = classifier.reservoir
-  c.phantom_run = classifier.copy_and_resolve_references()
+  c.phantom_run = classifier.copy_and_resolve_references().lock()
   c.phantom_run.data.phantom.seed = 1  # Other patients, where data is phantom.
   if not tiny:
     c.phantom_run.epochs = 5.0

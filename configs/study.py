@@ -17,7 +17,7 @@ import ml_collections
 
 def sibling(name, arg):
   path = pathlib.Path(__file__).with_name(name)
-  return runpy.run_path(str(path))["get_config"](arg)
+  return runpy.run_path(str(path))["get_config"](arg).lock()
 
 
 def get_config(arg=""):

@@ -1,5 +1,14 @@
 """Errors that a user can put right."""
 
+import difflib
+
+# The exit codes of every command.
+FINISHED = 0
+FAILED = 1  # A run, or what was asked of one of several files or runs.
+MISTAKE = 2  # In the command, the configuration or the data.
+PREEMPTED = 75  # After SIGTERM, where the same command goes on: EX_TEMPFAIL.
+INTERRUPTED = 130  # After Ctrl-C: 128 + SIGINT.
+
 
 class UserError(Exception):
   """A mistake of the user's: printed as one line, exit code 2."""
@@ -29,4 +38,13 @@ def check_choice(field: str, value, choices) -> None:
   """Raises ConfigError, naming the field, unless value is one of choices."""
   if value not in choices:
     names = ", ".join(str(c) for c in choices)
-    raise ConfigError(f"{field} is {value!r}: expected one of {names}")
+    raise ConfigError(
+      f"{field} is {value!r}: expected one of {names}{nearest(value, choices)}"
+    )
+
+
+def nearest(name, names) -> str:
+  """ "; did you mean X?", where one of the names is near enough."""
+  texts = [str(x) for x in names]
+  found = difflib.get_close_matches(str(name), texts, n=1)
+  return f"; did you mean {found[0]}?" if found and len(texts) > 1 else ""

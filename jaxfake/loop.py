@@ -24,7 +24,7 @@ from jaxfake import (
 from jaxfake.data.feed import Feed
 from jaxfake.task import schedule
 
-PREEMPTED, INTERRUPTED = processes.PREEMPTED, 130  # 130: 128 + SIGINT.
+PREEMPTED, INTERRUPTED = errors.PREEMPTED, errors.INTERRUPTED
 
 
 class Stop:
@@ -312,7 +312,14 @@ def train(config, task, source, run: workdir.Workdir) -> int:
     )
     steps, like, facts = compile_steps(task, config, feed, everywhere)
     if first:
-      state = checkpoints.restore(first, like)
+      newest = first
+      first, state = checkpoints.restore_last(
+        like,
+        f"put a copy back, or delete {run.path}/checkpoints to begin at the"
+        " first step",
+      )
+      if first != newest:  # Of the same shapes, so the steps are the same.
+        feed = Feed(source, config, first, mesh)
     else:
       state = begin(task, config, everywhere)
     run.begin(first)
@@ -379,8 +386,8 @@ def train(config, task, source, run: workdir.Workdir) -> int:
   if task.conclude:
     progress.say("scoring with the best model")
     with checkpoint.Best(run.path, task.best) as best:
-      facts["best"] = best.found
       model = best.restore(task.model(like))
+      facts["best"] = best.found
     conclusion = task.conclude(model, gather)
   run.finish(total, facts, conclusion)
   return 0

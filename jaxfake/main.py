@@ -3,7 +3,8 @@ r"""Runs a configuration: data, model, training, checkpoints, evaluation.
     python -m jaxfake.main --config FILE[:VARIANT] [--workdir FOLDER]
       [--config.FIELD=VALUE ...]
 
-  --config FILE[:VARIANT]   an experiment, for example configs/dcgan.py:quick
+  --config FILE[:VARIANT]   an experiment, for example configs/dcgan.py:quick;
+                            ours are found as configs/NAME from any folder
   --config.FIELD=VALUE      changes one of its fields, for example
                             --config.data.dir=FOLDER --config.batch_size=32
   --workdir FOLDER          where everything goes; runs/NAME where not given.
@@ -15,20 +16,21 @@ configuration or the data, 75 saved after SIGTERM, 130 saved after Ctrl-C.
 
 import hashlib
 import json
-import os
 import pathlib
 import sys
 
 from absl import flags
 from ml_collections import config_flags
 
-from jaxfake import errors, platform, processes
+from jaxfake import configuration, errors, platform, processes
 
 # JAX, TFDS and Grain take seconds to import: a wrong flag must not wait.
 
 
 def parse(argv: list[str]):
   """The configuration and the run's folder. Raises ConfigError."""
+  argv, name = located(argv)
+  configuration.load(name)  # Says where a file is wrong.
   values = flags.FlagValues()
   config_flags.DEFINE_config_file(
     "config", None, "FILE[:VARIANT]", flag_values=values, sys_argv=argv
@@ -40,30 +42,34 @@ def parse(argv: list[str]):
       raise errors.ConfigError(
         f"{rest[0]!r} is not a flag: expected --config and --workdir"
       )
-    name = _config_argument(argv)
-    # Where a config file failed, ml_collections raises on first use.
     config = values.config.copy_and_resolve_references()
     overrides = config_flags.get_override_values(values["config"])
   except errors.ConfigError:
     raise
-  except Exception as error:  # A config file may raise anything.
-    raise errors.ConfigError(_one_line(error)) from error
+  except Exception as error:  # ml_collections raises errors of many kinds.
+    raise errors.ConfigError(_one_line(error, argv)) from error
+  configuration.check(config)
   if values.workdir is not None:
     return config, pathlib.Path(values.workdir)
   return config, default_workdir(name, overrides)
 
 
-def _config_argument(argv: list[str]) -> str:
-  """FILE[:VARIANT] as given. Raises ConfigError where there is no such file."""
-  for flag, value in zip(argv, [*argv[1:], ""], strict=True):
-    if flag.lstrip("-") != "config":
-      flag, _, value = flag.partition("=")
-    if flag.lstrip("-") == "config":
-      if not os.path.isfile(value.partition(":")[0]):
+def located(argv: list[str]) -> tuple[list[str], str]:
+  """The arguments with the path of the configuration's file, and FILE[:VARIANT]
+  with it. Raises ConfigError where there is no such file."""
+  for i, flag in enumerate(argv):
+    name, equals, value = flag.partition("=")
+    if name.lstrip("-") != "config" or not name.startswith("-"):
+      continue
+    if not equals:
+      if i + 1 == len(argv):
         raise errors.ConfigError(
-          f"--config {value}: no such file; expected one of configs/*.py"
+          "Missing value of --config: expected FILE[:VARIANT]"
         )
-      return value
+      value = argv[i + 1]
+    found = configuration.find(value)
+    after = argv[i + 1 + (not equals) :]
+    return [*argv[:i], f"--config={found}", *after], found
   raise errors.ConfigError(
     "no --config: expected one, for example --config configs/dcgan.py:quick"
   )
@@ -84,24 +90,27 @@ def default_workdir(config: str, overrides: dict) -> pathlib.Path:
   return pathlib.Path("runs") / name
 
 
-def _one_line(error: Exception) -> str:
-  """What an error says, in one line: of a traceback, its end."""
+def _one_line(error: Exception, argv: list[str]) -> str:
+  """What an error of a flag says, in one line."""
   # ml_collections quotes messages that are quoted already.
   text = str(error).replace("\\n", "\n").replace("\\'", "'")
   lines = [x.strip() for x in text.splitlines() if x.strip()]
-  if any(x.startswith("Traceback") for x in lines):
-    lines = [lines[-1].removeprefix("ValueError: ")]
-  if isinstance(error, LookupError | AttributeError) and "module" not in text:
+  if isinstance(error, LookupError | AttributeError):
     lines = [x.strip("\"'") for x in lines]
-    lines[0] = f"--config has no field {lines[0]!r}"
+    flags_given = [x.partition("=")[0] for x in argv]
+    named = [x for x in flags_given if x.endswith(f".{lines[0]}")]
+    lines[0] = f"{(named or ['--config'])[0]}: there is no field {lines[0]!r}"
   return ". ".join(lines) or type(error).__name__
 
 
-def run(config, path: pathlib.Path) -> int:
-  """Does what the configuration says; returns the exit code."""
+def run(config, path: pathlib.Path, file: str) -> int:
+  """Does what the configuration of a file says; returns the exit code."""
   platform.cache_compiled()
   platform.release_after_compiling()
   processes.join()
+  from jaxfake import progress
+
+  progress.say(f"configuration: {file}")
   from jaxfake.experiments import comparison, few_images, study
 
   experiments = {
@@ -154,17 +163,8 @@ def main(argv: list[str]) -> int:
   if {"-h", "-help", "--help", "--helpfull", "--helpshort"} & set(argv):
     print(__doc__)
     return 0
-  try:
-    with processes.leaving_on_sigterm():
-      return run(*parse(argv))
-  except errors.UserError as error:
-    print(f"jaxfake: {error}", file=sys.stderr)
-    return 2
-  except KeyboardInterrupt:
-    print("jaxfake: interrupted", file=sys.stderr)
-    return 130
-  except Exception as error:
-    return processes.failed(error, "jaxfake")
+  work = lambda: run(*parse(argv), located(argv)[1])
+  return processes.exit_code("jaxfake", work)
 
 
 if __name__ == "__main__":

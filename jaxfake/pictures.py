@@ -73,9 +73,11 @@ def neighbours(
 def _figure(width: float, height: float, **subplots):
   """A Matplotlib figure in inches, its axes, and how to get its pixels."""
   # Half a second to import, needed only when a run evaluates.
+  import matplotlib
   from matplotlib.backends import backend_agg
   from matplotlib.figure import Figure
 
+  matplotlib.rcParams["text.parse_math"] = False  # A name may have dollars.
   figure = Figure(figsize=(width, height), dpi=110, layout="constrained")
   canvas = backend_agg.FigureCanvasAgg(figure)
 

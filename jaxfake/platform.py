@@ -12,6 +12,8 @@ import pathlib
 import sys
 import time
 
+from jaxfake import errors
+
 TUNABLES = ":".join(
   f"glibc.malloc.{name}={value}"
   for name, value in {
@@ -24,6 +26,25 @@ TUNABLES = ":".join(
 )
 
 LARGE_PROGRAM = 0.5  # Seconds of compiling that are worth the release.
+
+
+def require_devices() -> None:
+  """Raises ConfigError where JAX has none of the devices that the environment
+  asks for. After jax.distributed.initialize, which must come first."""
+  import jax
+
+  try:
+    jax.devices()
+  except (RuntimeError, AssertionError) as error:
+    asked = os.environ.get("JAX_PLATFORMS", "")
+    text = (
+      " ".join(str(error).split()).split(" (set JAX_PLATFORMS")[0].rstrip(".")
+    )
+    raise errors.ConfigError(
+      f"JAX_PLATFORMS is {asked!r}: JAX finds no such device"
+      f" ({text or 'none of that platform'}). Unset it to take what there is,"
+      " or install JAX for it: pip install 'jaxfake[cuda]' or 'jaxfake[tpu]'"
+    ) from error
 
 
 def compiler_options() -> dict[str, str]:
@@ -127,9 +148,13 @@ def cache_compiled() -> None:
   In JAX_COMPILATION_CACHE_DIR, else below XDG_CACHE_HOME/jaxfake or
   ~/.cache/jaxfake, in a folder for each kind of processor: hosts may share a
   home, and code for the one may hold instructions that the other lacks. Call it
-  before anything is compiled.
+  before anything is compiled. Raises ConfigError where the environment sets one
+  of JAX's options to what it cannot be.
   """
-  import jax
+  try:
+    import jax
+  except ValueError as error:
+    raise errors.ConfigError(f"JAX cannot be imported: {error}") from error
 
   if jax.config.jax_compilation_cache_dir is None:
     caches = os.environ.get("XDG_CACHE_HOME") or "~/.cache"

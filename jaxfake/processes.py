@@ -16,9 +16,8 @@ import sys
 import time
 import traceback
 
-from jaxfake import errors
+from jaxfake import errors, platform
 
-PREEMPTED = 75  # Exit code after SIGTERM: EX_TEMPFAIL, try again.
 # Seconds without a sign of life after which JAX ends the other processes, with
 # a message that names the dead one. JAX's own choice is 100.
 HEARTBEAT = 30
@@ -96,7 +95,8 @@ def join() -> None:
   """Joins the other processes where a launcher started several; only the first
   then speaks.
 
-  Call it before anything is computed. Raises RunError where they do not come.
+  Call it before anything is computed. Raises RunError where they do not come,
+  ConfigError where there are no such devices as the environment asks for.
   """
   global _joined
   import jax
@@ -105,6 +105,7 @@ def join() -> None:
 
   found = launcher(dict(os.environ))
   if found is None:
+    platform.require_devices()
     return
   try:
     jax.distributed.initialize(**found, heartbeat_timeout_seconds=HEARTBEAT)
@@ -112,6 +113,7 @@ def join() -> None:
     raise errors.RunError(
       f"{socket.gethostname()} could not join the run: {_first_line(error)}"
     ) from error
+  platform.require_devices()
   _joined = jax.process_count() > 1
   progress.quiet = jax.process_index() > 0
 
@@ -167,13 +169,28 @@ def leaving_on_sigterm() -> Iterator[None]:
 
   def stop(*_):
     os.write(2, b"\nstopping: the same command continues\n")
-    raise SystemExit(PREEMPTED)
+    raise SystemExit(errors.PREEMPTED)
 
   before = signal.signal(signal.SIGTERM, stop)
   try:
     yield
   finally:
     signal.signal(signal.SIGTERM, before)
+
+
+def exit_code(program: str, work: Callable[[], int]) -> int:
+  """What `work()` returns, or the code of its end, which is said in a line."""
+  try:
+    with leaving_on_sigterm():
+      return work()
+  except errors.UserError as error:
+    print(f"{program}: {error}", file=sys.stderr)
+    return errors.MISTAKE
+  except KeyboardInterrupt:
+    print(f"{program}: interrupted; the same command goes on", file=sys.stderr)
+    return errors.INTERRUPTED
+  except Exception as error:
+    return failed(error, program)
 
 
 def failed(error: Exception, program: str) -> int:
@@ -201,8 +218,8 @@ def failed(error: Exception, program: str) -> int:
   if _joined and not isinstance(error, errors.DivergedError):
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(1)
-  return 1  # Of a run that diverged, all processes come by here.
+    os._exit(errors.FAILED)
+  return errors.FAILED  # Of a run that diverged, all processes come by here.
 
 
 def _of_the_wire(error: Exception) -> bool:

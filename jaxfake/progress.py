@@ -15,7 +15,10 @@ quiet = False  # Set on all processes but the first.
 
 
 def say(text: str) -> None:
+  """Prints lines, what a terminal would obey among them as spaces: names of
+  classes are a user's, or a stranger's."""
   if not quiet:
+    text = "".join(x if x.isprintable() or x == "\n" else " " for x in text)
     _console.print(text, markup=False)
     sys.stdout.flush()
 

@@ -2,6 +2,8 @@
 
 import base64
 import pathlib
+import re
+import urllib.parse
 
 import jinja2
 
@@ -81,12 +83,23 @@ def origin(results: list[dict]) -> str:
   )
 
 
+def escaped(text: str) -> str:
+  """Text that Markdown, and HTML in it, show letter by letter, in one line.
+  Names of classes are a user's, or a stranger's."""
+  text = "".join(x if x.isprintable() else " " for x in str(text))
+  text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+  # An underscore inside a word means nothing; "://" and "www." begin links.
+  marks = r"[\\`*|~\[\]]|(?<![^\W_])_|_(?![^\W_])|:(?=//)|(?<=www)\."
+  return re.sub(marks, r"\\\g<0>", text, flags=re.I)
+
+
 def markdown(table: list[dict[str, str]]) -> str:
   """Rows of equal keys as a Markdown table, the first column to the left."""
   names = list(table[0])
-  cells = [names, ["---", *["---:"] * (len(names) - 1)]]
-  cells += [[str(x).replace("|", "\\|") for x in r.values()] for r in table]
-  return "\n".join(f"| {' | '.join(row)} |" for row in cells)
+  cells = [names, *(row.values() for row in table)]
+  lines = [[escaped(x) for x in row] for row in cells]
+  lines.insert(1, ["---", *["---:"] * (len(names) - 1)])
+  return "\n".join(f"| {' | '.join(row)} |" for row in lines)
 
 
 def page(title: str, parts: list) -> str:
@@ -102,18 +115,19 @@ def page(title: str, parts: list) -> str:
 
 def markdown_page(title: str, parts: list, folder: pathlib.Path) -> str:
   """The same parts as Markdown, pictures as links relative to `folder`."""
-  written = [f"# {title}"]
+  written = [f"# {escaped(title)}"]
   for part in parts:
     if isinstance(part, Heading):
-      written.append(f"## {part}")
+      written.append(f"## {escaped(part)}")
     elif isinstance(part, str):
-      written.append(part)
+      written.append(escaped(part))
     elif isinstance(part, list):
       written.append(markdown(part))
     else:
       paths = part if isinstance(part, tuple) else (part,)
       for path in paths:
-        written.append(f"![{path.stem}]({path.relative_to(folder)})")
+        link = urllib.parse.quote(str(path.relative_to(folder)))
+        written.append(f"![{escaped(path.stem)}]({link})")
   return "\n\n".join(written) + "\n"
 
 

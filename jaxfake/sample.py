@@ -83,7 +83,11 @@ def load(path: pathlib.Path, step: int | None = None):
         f" expected one of {steps or 'a run that has saved one'}"
       )
     like = loop.abstract_state(task)
-    state = checkpoints.restore(steps[-1] if step is None else step, like)
+    if step is None:
+      remedy = "put a copy back, or train again"
+      _, state = checkpoints.restore_last(like, remedy)
+    else:
+      state = checkpoints.restore(step, like)
   return config, classes, state
 
 
@@ -288,12 +292,7 @@ def run(args) -> int:
   def prepare():
     if number:
       return None
-    held = {x.name for x in out.iterdir()} if out.is_dir() else set()
-    if "sampler.json" not in held and held - {workdir.LOCK}:
-      raise errors.ConfigError(
-        f"--out {out} holds other files: expected a new or empty folder"
-      )
-    lock = workdir.lock(out, "--out")
+    lock = workdir.Lock(out, "--out", "sampler.json")
     begin(out, about)
     return lock
 
@@ -349,18 +348,12 @@ def run(args) -> int:
 
 def main(argv: list[str] | None = None) -> int:
   args = parser().parse_args(argv)
-  try:
-    with processes.leaving_on_sigterm():
-      processes.join()
-      return run(args)
-  except errors.UserError as error:
-    print(f"jaxfake.sample: {error}", file=sys.stderr)
-    return 2
-  except KeyboardInterrupt:
-    print("interrupted; the same command continues", file=sys.stderr)
-    return 130
-  except Exception as error:
-    return processes.failed(error, "jaxfake.sample")
+
+  def work() -> int:
+    processes.join()
+    return run(args)
+
+  return processes.exit_code("jaxfake.sample", work)
 
 
 if __name__ == "__main__":

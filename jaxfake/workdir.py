@@ -17,21 +17,26 @@ predictions.csv       of every validation and test image
 And that of a run in a sweep log.txt and exit_code.txt.
 """
 
+import contextlib
 import csv
 import datetime
+import errno
 import fcntl
 import importlib.metadata
 import json
 import os
 import pathlib
 import platform
+import shlex
 import shutil
+import socket
 import subprocess
 import sys
 
 import numpy as np
 
-from jaxfake import errors, pictures
+from jaxfake import errors, pictures, progress
+from jaxfake.data import litter
 
 # What may differ when a run goes on: it does not change what any step computes.
 # A data set is compared by its content, not by where it lies.
@@ -44,6 +49,9 @@ FREE = (
   "skipped_files",
 )
 LOCK = ".lock"
+PROGRAM = "jaxfake"  # What a lock file says of who wrote it.
+# Of file systems that have no locks.
+NO_LOCKS = errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP
 LOG, EXIT_CODE = "log.txt", "exit_code.txt"  # Of a run that a sweep started.
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain")
 
@@ -74,25 +82,140 @@ def require_same(path: pathlib.Path, name: str, old: dict, new: dict) -> None:
     )
 
 
-def lock(path: pathlib.Path, flag: str):
-  """Makes a folder and returns its open lock file, to be closed at the end.
+class Lock:
+  """A folder held by this process. Its file says who holds it, or who did: for
+  people, and for hosts of file systems whose locks do not reach so far."""
 
-  Raises ConfigError where another process holds it, or it cannot be written.
-  """
+  def __init__(self, path: pathlib.Path, flag: str, made: str = ""):
+    """Makes the folder and locks it.
+
+    Raises ConfigError where another process holds it, it cannot be written, or
+    it holds what neither such a process made nor one whose folders have a file
+    `made` ("": any may be in it).
+    """
+    try:
+      if made:
+        _require_ours(path, flag, made)
+      path.mkdir(parents=True, exist_ok=True)
+      self._file = open(
+        os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o666),
+        "r+",
+        errors="replace",
+      )
+      before = _holder(self._file.read())
+      held = self._held(before)
+    except OSError as error:
+      raise errors.ConfigError(
+        f"{flag} {path}: {error.strerror}; expected a folder that can be"
+        " written"
+      ) from error
+    if held:
+      self._file.close()
+      by = f": {_told(before)}" if _begun(before) else ""
+      raise errors.ConfigError(
+        f"{flag} {path} is in use by another process{by}. Wait for it, or give"
+        " another folder"
+      )
+    here = socket.gethostname()
+    if _begun(before) and before["host"] != here:
+      progress.say(
+        f"{path} was left by {_told(before)}, which did not say that it had"
+        " ended. Where that host's locks cannot be seen from here, end it first"
+      )
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    mine = {
+      "pid": os.getpid(),
+      "host": here,
+      "since": now,
+      "command": shlex.join(sys.argv)[:300],
+    }
+    self._write(mine)
+
+  def _held(self, before: dict | None) -> bool:
+    """Whether another process holds it; else this one does now."""
+    try:
+      fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      return True
+    except OSError as error:
+      if error.errno not in NO_LOCKS:
+        raise
+      return _begun(before) and _lives(before)
+    return False
+
+  def _write(self, holder: dict) -> None:
+    # Whoever is killed here leaves one whole line, with or without a rest.
+    text = json.dumps({"program": PROGRAM} | holder) + "\n"
+    os.pwrite(self._file.fileno(), text.encode(), 0)
+    self._file.truncate(len(text))
+
+  def close(self) -> None:
+    """Gives the folder free; its file then says only that it was held."""
+    with contextlib.suppress(OSError):  # A full disk must not hide its error.
+      self._write({})
+    self._file.close()
+
+
+def _holder(text: str) -> dict | None:
+  """Who wrote a lock file; None where it is not one of ours."""
   try:
-    path.mkdir(parents=True, exist_ok=True)
-    file = open(path / LOCK, "w")
-    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-  except BlockingIOError as error:
+    found = json.loads(text.partition("\n")[0])
+  except ValueError:
+    return None
+  ours = isinstance(found, dict) and found.get("program") == PROGRAM
+  return found if ours else None
+
+
+def _begun(holder: dict | None) -> bool:
+  """Whether it has not said that it ended."""
+  return holder is not None and "pid" in holder
+
+
+def _lives(holder: dict) -> bool:
+  """Whether it still runs, as far as this host can tell."""
+  if holder["host"] != socket.gethostname():
+    return False
+  about = pathlib.Path("/proc", str(holder["pid"]), "cmdline")
+  others = holder["pid"] != os.getpid() and about.exists()
+  return others and PROGRAM.encode() in about.read_bytes()
+
+
+def _told(holder: dict) -> str:
+  return (
+    f"process {holder['pid']} on {holder['host']} since {holder['since']}"
+    f" ({holder['command']})"
+  )
+
+
+def _require_ours(path: pathlib.Path, flag: str, made: str) -> None:
+  """Raises ConfigError where a folder holds other things than such a process
+  leaves, at whatever moment it is killed."""
+  if not path.is_dir():
+    return
+  held = {x.name for x in path.iterdir() if not _nothing(x)}
+  if made in held:
+    return
+  if LOCK in held and _holder((path / LOCK).read_text(errors="replace")):
+    return  # It was written before anything else.
+  if others := held - {
+    LOCK,
+    LOG,
+    EXIT_CODE,
+    EXIT_CODE + ".part",
+    made + ".part",
+  }:
     raise errors.ConfigError(
-      f"{flag} {path} is in use by another process: wait for it, or give"
-      " another folder"
-    ) from error
-  except OSError as error:
-    raise errors.ConfigError(
-      f"{flag} {path}: {error.strerror}; expected a folder that can be written"
-    ) from error
-  return file
+      f"{flag} {path} holds other files, such as {min(others)}: expected a new"
+      " folder, or one that a run has made"
+    )
+
+
+def _nothing(path: pathlib.Path) -> bool:
+  """Whether it is litter, or a folder of nothing else."""
+  if litter.is_litter(path.name):
+    return True
+  is_folder = path.is_dir() and not path.is_symlink()
+  return is_folder and all(map(_nothing, path.iterdir()))
 
 
 def write_json(path: pathlib.Path, value) -> None:
@@ -152,15 +275,7 @@ class Workdir:
     is using it, where it holds other things than a run, or on a bad path."""
     if not self.writer:
       return
-    held = (
-      {x.name for x in self.path.iterdir()} if self.path.is_dir() else set()
-    )
-    if "config.json" not in held and (held := held - {LOCK, LOG, EXIT_CODE}):
-      raise errors.ConfigError(
-        f"--workdir {self.path} holds other files, such as {min(held)}:"
-        " expected a new folder, or one that a run has made"
-      )
-    self._lock = lock(self.path, "--workdir")
+    self._lock = Lock(self.path, "--workdir", "config.json")
 
   def open(self, config: dict, dataset: dict) -> None:
     """Starts or continues a run in the claimed folder.

@@ -61,7 +61,7 @@ def launch(args, rest: list[str]) -> int:
       print(text if run in left else f"# {states[run]}: {text}")
     print(f"# {sweep_runs.summary(states)}. --jobs N or --slurm runs them")
     return 0
-  lock = workdir.lock(root, "--workdir")
+  lock = workdir.Lock(root, "--workdir")
   try:
     place = sweep_runs.Here(left, args.jobs)
     if args.slurm:
@@ -91,7 +91,7 @@ if __name__ == "__main__":
     sys.exit(launch(*parser().parse_known_args()))
   except errors.UserError as error:
     print(f"jaxfake: {error}", file=sys.stderr)
-    sys.exit(2)
+    sys.exit(errors.MISTAKE)
   except (errors.RunError, OSError) as error:
     print(f"jaxfake: {error}", file=sys.stderr)
-    sys.exit(1)
+    sys.exit(errors.FAILED)

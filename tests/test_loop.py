@@ -200,6 +200,30 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(tmp_path, straight):
   assert result(tmp_path)["state_sha256"] == straight["state_sha256"]
 
 
+def test_a_damaged_checkpoint_is_trained_again_bit_equal(
+  tmp_path, straight, capsys
+):
+  assert train(tmp_path, "--config.total_steps=4") == 0
+  for name in tmp_path.glob("checkpoints/4/default/d/*"):
+    os.truncate(name, 10)
+  capsys.readouterr()
+  assert train(tmp_path) == 0
+  said = capsys.readouterr().out
+  assert len(re.findall("step 4 in .* is damaged .*step 2 instead", said)) == 1
+  assert "continuing after step 2" in said
+  assert result(tmp_path)["state_sha256"] == straight["state_sha256"]
+
+
+def test_without_a_whole_checkpoint_a_line_says_what_to_do(tmp_path):
+  assert train(tmp_path, "--config.total_steps=2") == 0
+  for name in tmp_path.glob("checkpoints/2/default/d/*"):
+    name.unlink()
+  done = train_apart(tmp_path)
+  assert done.returncode == 2
+  assert "Traceback" not in done.stderr
+  assert f"delete {tmp_path}/checkpoints" in done.stderr.splitlines()[-1]
+
+
 def test_a_finished_run_changes_nothing(tmp_path, straight):
   for _ in range(2):
     assert train(tmp_path) == 0

@@ -11,6 +11,7 @@ import sys
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from jaxfake import platform
 
@@ -82,6 +83,45 @@ def test_a_program_starts_again_with_its_allocator_set():
   theirs = "glibc.malloc.perturb=0"
   out, pid = said(GLIBC_TUNABLES=theirs)
   assert out == f"{theirs} ['a b', '--c'] {pid}"
+
+
+@pytest.mark.skipif(jax.default_backend() == "gpu", reason="there is one")
+@pytest.mark.parametrize(
+  ("platforms", "command"),
+  [
+    ("cuda", "main --config configs/dcgan.py:tiny --workdir FOLDER/run"),
+    ("no", "main --config configs/dcgan.py:tiny --workdir FOLDER/run"),
+    ("cuda", "sample --workdir FOLDER --count 1 --out FOLDER/out"),
+    ("cuda", "detect FOLDER/x.png --model FOLDER"),
+  ],
+)
+def test_a_device_that_is_not_there_is_a_line(platforms, command, tmp_path):
+  (tmp_path / "x.png").write_bytes(b"")
+  (tmp_path / "result.json").write_text("{}")
+  words = f"jaxfake.{command}".replace("FOLDER", str(tmp_path)).split()
+  done = subprocess.run(
+    [sys.executable, "-m", *words],
+    env=os.environ | {"JAX_PLATFORMS": platforms},
+    capture_output=True,
+    text=True,
+  )
+  assert done.returncode == 2
+  (line,) = done.stderr.splitlines()
+  assert f"JAX_PLATFORMS is {platforms!r}" in line
+  assert {x.name for x in tmp_path.iterdir()} == {"x.png", "result.json"}
+
+
+def test_an_option_that_cannot_be_is_a_line(tmp_path):
+  argv = ["--config=configs/dcgan.py:tiny", f"--workdir={tmp_path}/run"]
+  done = subprocess.run(
+    [sys.executable, "-m", "jaxfake.main", *argv],
+    env=os.environ | {"JAX_NUM_CPU_DEVICES": "many"},
+    capture_output=True,
+    text=True,
+  )
+  assert done.returncode == 2
+  (line,) = done.stderr.splitlines()
+  assert "many" in line and "jax_num_cpu_devices" in line
 
 
 def test_memory_is_released_after_compiling_what_is_large(monkeypatch):

@@ -162,7 +162,7 @@ def test_sigterm_before_the_steps_asks_for_another_try(tmp_path, monkeypatch):
   monkeypatch.setattr(data, "prepare", terminate)
   with pytest.raises(SystemExit) as end:
     main.main(["", TINY, f"--workdir={tmp_path}"])
-  assert end.value.code == processes.PREEMPTED
+  assert end.value.code == errors.PREEMPTED
   assert signal.getsignal(signal.SIGTERM) is before
   assert not (tmp_path / "config.json").exists()
 
@@ -217,7 +217,7 @@ def test_a_signal_to_one_and_the_death_of_one_end_all(tmp_path, by_two):
   flags = [*FEW_STEPS, f"--workdir={path}"]
 
   first, second = start(2, SIGNALLED.format("SIGTERM"), *flags)
-  assert codes([first, second]) == [processes.PREEMPTED] * 2, first.err
+  assert codes([first, second]) == [errors.PREEMPTED] * 2, first.err
   assert "saved after step 1; the same command continues" in first.out
   assert not (path / "result.json").exists()
 

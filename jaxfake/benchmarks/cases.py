@@ -22,10 +22,7 @@ starts; our training steps gather their shuffled batches from them, a batch of
 PyTorch's is ready.
 """
 
-import pathlib
 from typing import NamedTuple
-
-CONFIGS = pathlib.Path(__file__).parent.parent.parent / "configs"
 
 
 class Case(NamedTuple):
@@ -77,7 +74,10 @@ CASES = {
 
 def config(case: Case, platform: str, **changes):
   """The configuration that a user has for the case."""
-  from jaxfake import main  # The command itself parses nothing of it.
+  from jaxfake import (
+    configuration,
+    main,
+  )  # The command itself parses nothing of it.
 
   gan = case.kind.startswith("gan")
   changes |= {
@@ -94,7 +94,7 @@ def config(case: Case, platform: str, **changes):
   if case.precision(platform) == "bfloat16":
     changes["dtype"] = "bfloat16"
   flags = [f"--config.{k}={v}" for k, v in changes.items()]
-  file = CONFIGS / ("dcgan.py" if gan else "classifier.py")
+  file = configuration.shipped() / ("dcgan.py" if gan else "classifier.py")
   return main.parse(["", f"--config={file}", *flags])[0]
 
 

@@ -75,8 +75,10 @@ class Classifier(NamedTuple):
 def load(path: pathlib.Path) -> Classifier:
   """The program that a finished run trained, from its folder alone.
 
-  Raises ConfigError where the folder holds no finished run of a classifier.
+  Raises ConfigError where the folder holds no finished run of a classifier, or
+  JAX finds no such device as the environment asks for.
   """
+  platform.require_devices()
   path = pathlib.Path(path)
   result = workdir.read_json(path / "result.json")
   if "calibration" not in result:

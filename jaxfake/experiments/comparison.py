@@ -17,7 +17,15 @@ from typing import NamedTuple
 import jax
 import ml_collections
 
-from jaxfake import errors, metrics, pictures, progress, report, workdir
+from jaxfake import (
+  configuration,
+  errors,
+  metrics,
+  pictures,
+  progress,
+  report,
+  workdir,
+)
 from jaxfake.classifiers import programs
 from jaxfake.data import patients
 
@@ -40,35 +48,39 @@ class Run(NamedTuple):
 
 def plan(config, path: pathlib.Path) -> list[Run]:
   """Every run of a comparison, in order. Raises ConfigError."""
-  names = [x for x in config.only.split(",") if x] or list(config.programs)
+  names = [x.strip() for x in config.only.split(",") if x.strip()] or list(
+    config.programs
+  )
   runs = []
   for name in names:
     errors.check_choice("only", name, config.programs)
-    changes = config.programs[name].to_dict()
-    budget = changes.pop("budget")
-    errors.check_choice(f"programs.{name}.budget", budget, config.budgets)
+    budget, changes = budgeted(config, "programs", name)
     limits = config.budgets[budget]
     for seed in range(limits.seeds):
-      c = ml_collections.ConfigDict(config.classifier.to_dict())
-      c.seed, c.epochs = seed, limits.epochs
-      c.data.train_images = limits.train_images
-      changed(c, changes, f"programs.{name}")
+      limited = {
+        "seed": seed,
+        "epochs": limits.epochs,
+        "data": {"train_images": limits.train_images},
+      }
+      c = configuration.changed(config.classifier, limited, f"budgets.{budget}")
+      c = configuration.changed(c, changes, f"programs.{name}")
       programs.check(c)
       place = path / "runs" / f"{name}-seed{seed}"
       runs.append(Run(name, budget, c, place))
   return runs
 
 
-def changed(config, changes, where: str):
-  """A configuration after changes to its fields, in place.
-
-  Raises ConfigError naming `where` the changes stand, if they do not fit.
-  """
-  try:
-    config.update(changes)
-  except (KeyError, TypeError, ValueError) as error:
-    raise errors.ConfigError(f"{where}: {error}") from error
-  return config
+def budgeted(config, group: str, name: str) -> tuple[str, dict]:
+  """The name of a row's budget, and the fields it changes besides."""
+  row, place = config[group][name], f"{group}.{name}"
+  changes = row.to_dict() if isinstance(row, ml_collections.ConfigDict) else row
+  if not isinstance(changes, dict) or "budget" not in changes:
+    raise errors.ConfigError(
+      f"{place} is {changes!r}: expected dict(budget=...)"
+    )
+  budget = changes.pop("budget")
+  errors.check_choice(f"{place}.budget", budget, config.budgets)
+  return budget, changes
 
 
 def check(config) -> None:
@@ -211,18 +223,16 @@ def write(config, path: pathlib.Path, runs: list[Run], failed: dict) -> str:
   done = [result for x in runs if (result := x.result())]
   workdir.write_csv(path / "table.csv", made)
   text = report.markdown(table)
-  about = about_lines(done, len(runs))
-  (path / "table.md").write_text("\n\n".join([*about, text]) + "\n")
   points = {budget: [] for budget in config.budgets}
   for row in made:
     y = (100 * row[f"accuracy_{x}"] for x in ("value", "low", "high"))
     points[row["budget"]].append((row["program"], row["ms_per_image"], *y))
   plot = pictures.scatter(points, "ms an image, scoring", "test accuracy (%)")
   pictures.save(path / "accuracy-cost.png", plot)
-  page = report.page(
-    "Classifiers compared", [*about, table, path / "accuracy-cost.png"]
-  )
-  (path / "table.html").write_text(page)
+  title = "Classifiers compared"
+  parts = [*about_lines(done, len(runs)), table, path / "accuracy-cost.png"]
+  (path / "table.md").write_text(report.markdown_page(title, parts, path))
+  (path / "table.html").write_text(report.page(title, parts))
   result = {
     "config": config.to_dict(),
     "environment": workdir.environment(),

@@ -249,9 +249,9 @@ def write(config, path: pathlib.Path, dataset, splits, draws) -> str:
   if note := whose.unknown(dataset.facts):
     about += f" {note[0].upper()}{note[1:]}."
   text = report.markdown(table)
-  (path / "table.md").write_text(f"{about}\n\n{text}\n")
-  page = report.page("Fewer than 100 images", [about, table, plot])
-  (path / "table.html").write_text(page)
+  title, parts = "Fewer than 100 images", [about, table, plot]
+  (path / "table.md").write_text(report.markdown_page(title, parts, path))
+  (path / "table.html").write_text(report.page(title, parts))
   result = {
     "config": config.to_dict(),
     "dataset": dataset.facts,

@@ -2,9 +2,7 @@
 
 import pathlib
 
-import ml_collections
-
-from jaxfake import errors
+from jaxfake import configuration
 from jaxfake.experiments import comparison
 
 TRAINED = "trained"  # The generator whose fakes detectors learn from.
@@ -13,8 +11,7 @@ ON_FAKES = "cnn_on_fakes"  # The classifier that learns from fakes alone.
 
 def with_data(base, config):
   """A copy of a run's configuration with the study's data, split by patient."""
-  c = ml_collections.ConfigDict(base.to_dict())
-  c.data.update(config.data.to_dict())
+  c = configuration.changed(base, {"data": config.data.to_dict()}, "")
   c.data.split = "patient"
   return c
 
@@ -29,20 +26,18 @@ def generators(config) -> list[str]:
 def generator(config, name: str):
   """The configuration of one of `config.generators`."""
   c = with_data(config.generator, config)
-  return comparison.changed(c, config.generators[name], f"generators.{name}")
+  changes = config.generators[name]
+  return configuration.changed(c, changes, f"generators.{name}")
 
 
 def program(config, name: str, group: str):
   """The configuration of a program within its budget."""
   c = with_data(config.classifier, config)
-  changes = config[group][name].to_dict()
-  budget = changes.pop("budget")
-  where = f"{group}.{name}"
-  errors.check_choice(f"{where}.budget", budget, config.budgets)
+  budget, changes = comparison.budgeted(config, group, name)
   c.epochs = config.budgets[budget].epochs
   c.data.train_images = config.budgets[budget].train_images
   c.model.name = name
-  return comparison.changed(c, changes, where)
+  return configuration.changed(c, changes, f"{group}.{name}")
 
 
 def classifier(config, name: str):

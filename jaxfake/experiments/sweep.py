@@ -14,7 +14,7 @@ import signal
 import sys
 from typing import NamedTuple
 
-from jaxfake import errors, workdir
+from jaxfake import configuration, errors, workdir
 
 # The tasks that can be swept, and the figures shown where --metric names none.
 SHOWN = {
@@ -23,7 +23,12 @@ SHOWN = {
 }
 LONGEST = 80  # Letters of a folder's name.
 # Exit codes of a run that can go on: it has saved, or was told to end before.
-STOPPED = (75, 130, -signal.SIGTERM, -signal.SIGINT)
+STOPPED = (
+  errors.PREEMPTED,
+  errors.INTERRUPTED,
+  -signal.SIGTERM,
+  -signal.SIGINT,
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -121,7 +126,7 @@ def plan(parse, arguments, root, only: str, seeds: int) -> list[Setting]:
 
 def yielded(config: str) -> list[dict]:
   """What the sweep() of FILE[:VARIANT] yields. Raises ConfigError."""
-  file = config.partition(":")[0]
+  file = configuration.find(config).partition(":")[0]
   found = runpy.run_path(file)
   if "sweep" not in found:
     raise errors.ConfigError(

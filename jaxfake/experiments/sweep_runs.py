@@ -10,11 +10,11 @@ import signal
 import subprocess
 import time
 
-from jaxfake import progress, workdir
+from jaxfake import errors, progress, workdir
 from jaxfake.experiments.sweep import Run
 
 POLL = 0.3  # Seconds.
-INTERRUPTED, PREEMPTED = 130, 75
+INTERRUPTED, PREEMPTED = errors.INTERRUPTED, errors.PREEMPTED
 
 
 def start(run: Run) -> subprocess.Popen:

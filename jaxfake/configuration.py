@@ -1,0 +1,186 @@
+"""Configurations: where their files are, and changes that are checked.
+
+Wherever a configuration is changed, by a study, a comparison or a file that
+builds on another, `changed` does it: a field that is not there, or a value of
+another type, is an error that names it.
+"""
+
+from collections.abc import Mapping
+import os
+import pathlib
+import runpy
+import traceback
+
+import ml_collections
+
+from jaxfake import errors
+
+# The file with all fields of each task.
+TASKS = {
+  "gan": "dcgan.py",
+  "classifier": "classifier.py",
+  "comparison": "comparison.py",
+  "few_images": "few_images.py",
+  "study": "study.py",
+}
+# Groups whose fields have names of the user's: each is a change of another
+# configuration, and checked as one.
+ROWS = "programs", "generators", "classifiers", "detectors"
+# The same, of fields that are alike.
+ALIKE = ("budgets",)
+
+
+def shipped() -> pathlib.Path:
+  """The folder of our own: beside the modules where jaxfake is installed,
+  beside the package in a clone."""
+  package = pathlib.Path(__file__).parent
+  inside = package / "configs"
+  return inside if inside.is_dir() else package.parent / "configs"
+
+
+def find(argument: str) -> str:
+  """FILE[:VARIANT] with the path of a file that exists: FILE itself, else for
+  configs/NAME our own. Raises ConfigError."""
+  file, colon, variant = argument.partition(":")
+  if os.path.isfile(file):
+    return argument
+  folder, name = os.path.split(os.path.normpath(file))
+  ours = shipped() / name
+  if folder == "configs" and ours.is_file():
+    return f"{ours}{colon}{variant}"
+  names = sorted(f"configs/{x.name}" for x in shipped().glob("*.py"))
+  raise errors.ConfigError(
+    f"--config {argument}: no such file; expected a file, or one of"
+    f" {', '.join(names)}{errors.nearest(file, names)}"
+  )
+
+
+def load(argument: str):
+  """What get_config() of FILE[:VARIANT] returns. Raises ConfigError."""
+  file, colon, variant = argument.partition(":")
+  try:
+    found = runpy.run_path(file)
+    if "get_config" not in found:
+      raise errors.ConfigError(f"{file} has no function get_config(variant)")
+    config = found["get_config"](*[variant] * bool(colon))
+  except errors.ConfigError:
+    raise
+  except Exception as error:  # A file of the user's may raise anything.
+    raise errors.ConfigError(
+      f"{argument}{_where(error, file)}: {_said(error)}"
+    ) from error
+  if not isinstance(config, ml_collections.ConfigDict):
+    raise errors.ConfigError(
+      f"{file}: get_config() returns {config!r}: expected a ConfigDict"
+    )
+  return config
+
+
+def _where(error: Exception, file: str) -> str:
+  lines = [
+    x.lineno
+    for x in traceback.extract_tb(error.__traceback__)
+    if x.filename == file
+  ]
+  lines += [error.lineno] if isinstance(error, SyntaxError) else []
+  return f", line {lines[-1]}" if lines else ""
+
+
+def _said(error: Exception) -> str:
+  """In one line; of a locked ConfigDict's, without all its other fields."""
+  text = " ".join(str(error).split())
+  start, _, rest = text.partition(" Other fields present")
+  hint = rest[rest.find("Did you mean") :] if "Did you mean" in rest else ""
+  text = f"{start} {hint}".strip().strip("'\"")
+  known = isinstance(error, ValueError | AttributeError) and text
+  return text if known else f"{type(error).__name__}: {text}"
+
+
+def check(config) -> None:
+  """Raises ConfigError where the fields are not those of the task's own
+  configuration. A task that is not known is left to others."""
+  if config.get("task") not in TASKS:
+    return
+  reference = load(str(shipped() / TASKS[config.task]))
+  _require_all(reference, config, "")
+  changed(reference, config, "")
+
+
+def changed(config, changes: Mapping, where: str):
+  """A locked copy of a configuration, some fields changed: {field: value}, of a
+  group {field: {field: value}}.
+
+  `where` says where the changes stand, for the ConfigError that is raised where
+  they do not fit.
+  """
+  if not _is_group(changes):
+    raise errors.ConfigError(
+      f"{where} is {changes!r}: expected {_kind(config)}"
+    )
+  made = ml_collections.ConfigDict(config.to_dict())
+  _put(made, changes, where)
+  return made.lock()
+
+
+def _put(config, changes, where: str) -> None:
+  for name in changes:
+    value, place = changes[name], f"{where}.{name}" if where else name
+    if name not in config:
+      raise errors.ConfigError(
+        f"{place}: there is no field {name!r}; expected one of"
+        f" {', '.join(config)}{errors.nearest(name, config)}"
+      )
+    old = config[name]
+    grouped = _is_group(old)
+    if grouped != _is_group(value) or not (grouped or _fits(old, value)):
+      raise errors.ConfigError(f"{place} is {value!r}: expected {_kind(old)}")
+    if name in ROWS:
+      config[name] = value
+    elif name in ALIKE:
+      like = next(iter(old.values()))
+      for row in value:
+        old[row] = changed(like, value[row], f"{place}.{row}")
+        _require_all(like, value[row], f"{place}.{row}")
+    elif grouped:
+      _put(old, value, place)
+    else:
+      config[name] = type(old)(value)
+
+
+def _require_all(reference, config, where: str) -> None:
+  """Raises ConfigError where a field of the reference is missing."""
+  for name in reference:
+    place = f"{where}.{name}" if where else name
+    if name not in config:
+      raise errors.ConfigError(
+        f"{place} is missing{errors.nearest(name, config)}"
+      )
+    if name in (*ROWS, *ALIKE) or not _is_group(reference[name]):
+      continue
+    if _is_group(config[name]):
+      _require_all(reference[name], config[name], place)
+
+
+def _is_group(value) -> bool:
+  return isinstance(value, Mapping | ml_collections.ConfigDict)
+
+
+def _fits(old, value) -> bool:
+  """Whether a value may stand where `old` does: a whole number may where a
+  fraction does, a truth value nowhere but for another."""
+  if isinstance(old, tuple):
+    listed = isinstance(value, tuple | list)
+    return listed and all(_fits(old[0], x) for x in value if old)
+  if isinstance(old, float):
+    return isinstance(value, int | float) and not isinstance(value, bool)
+  return type(value) is type(old)
+
+
+def _kind(old) -> str:
+  if _is_group(old):
+    return f"a group of {', '.join(old)}"
+  names = {bool: "True or False", int: "a whole number", float: "a number"}
+  name = names.get(type(old), "a text")
+  if isinstance(old, tuple):
+    name = "a tuple"
+  return f"{name}, such as {old!r}"
