@@ -45,8 +45,15 @@ FREE = (
   "every.",
   "tensorboard",
   "data.dir",
+  "data.patients",
   "fingerprint",
   "skipped_files",
+  # What older runs did not record; whose an image is tells its split, and so
+  # the content's hash.
+  "patients_unknown",
+  "patients_by",
+  "kept_together",
+  "too_alike",
 )
 LOCK = ".lock"
 PROGRAM = "jaxfake"  # What a lock file says of who wrote it.
