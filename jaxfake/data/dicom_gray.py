@@ -7,9 +7,9 @@ sections are of PS3.3:
 1. modality: Modality LUT, or rescale (C.11.1);
 2. values of interest: VOI LUT, or window (C.11.2). They are alternatives, and a
    reader may take either: the first LUT is taken, else the first window;
-3. presentation: shape INVERSE turns light and dark (C.11.6), and so does
-   MONOCHROME1 (C.7.6.3.1.2); both together, as a DX image of MONOCHROME1 must
-   say, turn once (C.8.11.3);
+3. presentation: its shape, IDENTITY or INVERSE, says whether light and dark
+   turn (C.11.6); where there is none, MONOCHROME1 turns them (C.7.6.3.1.2). An
+   image has to have both alike (C.8.11.3); dcmtk and dcm4che go by the shape;
 4. padding is black, whatever the rest makes of it (C.7.5.1.1.2).
 
 The range that these can give becomes 0 to 255, never an image's own range. A
@@ -146,11 +146,11 @@ def _windowed(dataset, values, center, width):
 
 
 def _inverse(dataset):
-  """C.11.6 and C.7.6.3.1.2."""
-  return (
-    text(dataset, "PhotometricInterpretation") == "MONOCHROME1"
-    or text(dataset, "PresentationLUTShape") == "INVERSE"
-  )
+  """C.11.6, C.7.6.3.1.2."""
+  shape = text(dataset, "PresentationLUTShape")
+  if shape in ("IDENTITY", "INVERSE"):
+    return shape == "INVERSE"
+  return text(dataset, "PhotometricInterpretation") == "MONOCHROME1"
 
 
 def _padding(dataset, raw, values, cell):

@@ -58,18 +58,25 @@ class Element(NamedTuple):
 
 def decoded(element: Element, syntax: uid.UID, layout: Layout) -> np.ndarray:
   """uint16 (h, w) of gray, allocated bits; uint8 (h, w, 3) RGB of colour."""
-  if syntax in NATIVE and not element.encapsulated:
+  if syntax in NATIVE:
+    if element.encapsulated:
+      raise Refusal(f"in {syntax.name}, yet in fragments")
     return _coloured(_native(element, layout), layout)
-  stream = _codestream(element.data)
-  if syntax == uid.RLELossless:
-    return _coloured(_rle(stream, layout), layout)
-  if syntax in JPEG or syntax in JPEG_LOSSLESS:
-    return _jpeg(stream, layout)
-  if syntax in JPEG_LS:
-    return _coloured(_jpeg_ls(stream, layout), layout)
-  if syntax in JPEG_2000:
-    return _jpeg_2000(stream, layout)
-  raise Refusal(f"in {syntax.name}, which is not read")
+  for syntaxes, codec in _CODECS:
+    if syntax in syntaxes:
+      stream = _codestream(element.data)
+      try:
+        return codec(stream, layout)
+      except (RuntimeError, ValueError) as error:
+        if isinstance(error, Refusal | jpeg_file.DamagedError):
+          raise
+        raise Refusal(f"whose pixels ({syntax.name}) are damaged") from error
+  known = syntax.name != str(syntax)  # Else its own number is its name.
+  raise Refusal(
+    f"in {syntax.name}, which is not read"
+    if known
+    else "of an unknown transfer syntax"
+  )
 
 
 def _native(element, layout):
@@ -249,3 +256,11 @@ def _coloured(cells, layout):
   if layout.photometric in ("YBR_FULL", "YBR_FULL_422"):
     return convert_color_space(cells, "YBR_FULL", "RGB")
   return cells
+
+
+_CODECS = (
+  ((uid.RLELossless,), lambda s, layout: _coloured(_rle(s, layout), layout)),
+  (JPEG + JPEG_LOSSLESS, _jpeg),
+  (JPEG_LS, lambda s, layout: _coloured(_jpeg_ls(s, layout), layout)),
+  (JPEG_2000, _jpeg_2000),
+)
