@@ -1,4 +1,4 @@
-"""The grayscale pipeline against the standard's arithmetic and against dcmtk."""
+"""The grayscale pipeline against the standard's arithmetic and dcmtk."""
 
 import itertools
 import os
@@ -7,9 +7,9 @@ import shutil
 import subprocess
 
 import dicom_cases
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 import numpy as np
-from PIL import Image
 import pytest
 
 from jaxfake.data import image_file

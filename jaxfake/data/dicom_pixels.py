@@ -160,10 +160,8 @@ def _rle(stream, layout):
 
 
 def _unpacked(segment, size):
-  # A run of 128 takes two bytes: what cannot be more is safe to unpack.
-  if len(segment) > 2 * size + 128:
-    segment = segment[: 2 * size + 128]
-  plain = imagecodecs.packbits_decode(segment)
+  # Segments are padded; what is more than that is not unpacked.
+  plain = imagecodecs.packbits_decode(segment, out=size + 64)
   if len(plain) < size:
     raise Refusal("whose RLE segments are cut off")
   return np.frombuffer(plain, np.uint8, size)
