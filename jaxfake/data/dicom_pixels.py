@@ -187,6 +187,9 @@ def _jpeg_ls(stream, layout):
   _check(layout, header.height, header.width, len(header.components))
   if header.kind != jpeg_file.JPEG_LS or header.bits > layout.allocated:
     raise Refusal("whose JPEG-LS stream is not what its header says")
+  # Without an end CharLS would search for seconds.
+  if stream.find(jpeg_file.EOI, stream.find(b"\xff\xda")) < 0:
+    raise jpeg_file.CutOffError
   pixels = imagecodecs.jpegls_decode(stream)
   if pixels.shape == (layout.samples, layout.height, layout.width):
     pixels = pixels.transpose(1, 2, 0)
