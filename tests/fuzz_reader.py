@@ -90,7 +90,7 @@ def samples(folder=None):
     made += [
       path.read_bytes()
       for path in sorted(pathlib.Path(folder).rglob("*"))
-      if path.suffix in kinds and path.stat().st_size < 1 << 20
+      if path.suffix in kinds and 0 < path.stat().st_size < 1 << 20
     ]
   return made
 

@@ -120,6 +120,39 @@ def test_what_lies_in_other_bits_is_no_gray(bits, high, signed, syntax):
   np.testing.assert_array_equal(image_file.read(dicom_cases.file(ds)), want)
 
 
+@pytest.mark.parametrize("syntax", CODECS)
+def test_values_alone_lie_low_whatever_the_high_bit(syntax):
+  cells = picture(12)
+  want = image_file.read(dicom_cases.file(dicom_cases.dataset(cells, 12)))
+  bits = 12
+  if syntax in (uid.JPEGLSLossless, uid.HTJ2KLossless):
+    cells, bits = picture(8), 8  # These encoders take the bits of the type.
+    want = cells
+  ds = dicom_cases.dataset(cells.astype(np.uint16), bits, 15)
+  ds = dicom_cases.wrapped(ds, bytes(CODECS[syntax](cells, bits)), syntax)
+  np.testing.assert_array_equal(image_file.read(dicom_cases.file(ds)), want)
+
+
+def test_signed_jpeg_2000():
+  values = picture(12).astype(np.int16) - 2048
+  cells = dicom_cases.container(values, 16, 12, 11)
+  ds = dicom_cases.dataset(cells, 12, signed=True)
+  want = image_file.read(dicom_cases.file(ds))
+  stream = bytes(jpeg_2000(values, 12))
+  ds = dicom_cases.wrapped(ds, stream, uid.JPEG2000Lossless)
+  np.testing.assert_array_equal(image_file.read(dicom_cases.file(ds)), want)
+
+
+def test_rows_as_text():
+  data = dicom_cases.file(dicom_cases.dataset(picture(8, 40, 48)))
+  for size in (40, 48):
+    tag = {40: b"\x28\0\x10\0", 48: b"\x28\0\x11\0"}[size]
+    at = data.index(tag + b"US")
+    text = tag + b"IS\2\0" + str(size).encode()
+    data = data[:at] + text + data[at + 10 :]
+  assert image_file.read(data).shape == (40, 48)
+
+
 # --- Fragments and lengths ----------------------------------------------------
 
 

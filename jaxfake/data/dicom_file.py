@@ -32,7 +32,7 @@ GRAY = ("MONOCHROME1", "MONOCHROME2")
 COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 PALETTE = "PALETTE COLOR"
 SYNTHETIC = 0x0008001C
-_FLOAT_PIXELS, _PIXELS = 0x7FE00008, 0x7FE00010
+_PIXELS, _FLOATS = 0x7FE00010, (0x7FE00008, 0x7FE00009)
 _UNDEFINED = 0xFFFFFFFF
 
 # Both would tell of odd headers, and show what stands in them.
@@ -48,7 +48,7 @@ def parse(data: bytes, tags=None) -> tuple:
   file = io.BytesIO(_inflated(data))
   dataset = pydicom.filereader.read_partial(
     file,
-    stop_when=lambda tag, vr, length: tag >= _FLOAT_PIXELS,
+    stop_when=lambda tag, vr, length: tag in (_PIXELS, *_FLOATS),
     force=True,
     specific_tags=tags,
   )
@@ -151,7 +151,9 @@ def _read(data):
     raise Refusal(f"of {frames:g} frames: expected one")
   layout, cell = _layout(dataset)
   syntax = dataset.file_meta.TransferSyntaxUID
-  stored = dicom_pixels.decoded(element, syntax, layout)
+  stored, coded = dicom_pixels.decoded(element, syntax, layout)
+  if coded <= cell.stored:  # A codec that was handed the values alone.
+    cell = cell._replace(high=cell.stored - 1)
   if layout.photometric in GRAY:
     return dicom_gray.gray(dataset, stored, cell)
   if layout.photometric == PALETTE:

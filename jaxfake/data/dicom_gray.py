@@ -241,6 +241,9 @@ def _words(dataset, name):
 
 def integer(dataset: Dataset, name: str) -> int | None:
   """An element of US; None where it is absent or empty."""
+  if vr(dataset, name) in ("IS", "DS"):  # As some write even Rows.
+    found = number(dataset, name)
+    return None if found is None else int(found)
   found = _words(dataset, name)
   return int(found[0]) if found.size else None
 

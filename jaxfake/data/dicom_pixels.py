@@ -56,20 +56,23 @@ class Element(NamedTuple):
   data: memoryview
 
 
-def decoded(element: Element, syntax: uid.UID, layout: Layout) -> np.ndarray:
-  """uint16 (h, w) of gray, allocated bits; uint8 (h, w, 3) RGB of colour."""
+def decoded(element: Element, syntax: uid.UID, layout: Layout) -> tuple:
+  """(pixels, bits that each was coded with) of a picture.
+
+  Pixels are uint16 (h, w) of gray, uint8 (h, w, 3) RGB of colour.
+  """
   if syntax in NATIVE:
     if element.encapsulated:
       raise Refusal(f"in {syntax.name}, yet in fragments")
-    return _coloured(_native(element, layout), layout)
+    return _coloured(_native(element, layout), layout), layout.allocated
   for syntaxes, codec in _CODECS:
     if syntax in syntaxes:
       stream = _codestream(element.data)
       try:
         return codec(stream, layout)
+      except (Refusal, jpeg_file.DamagedError):
+        raise
       except (RuntimeError, ValueError) as error:
-        if isinstance(error, Refusal | jpeg_file.DamagedError):
-          raise
         raise Refusal(f"whose pixels ({syntax.name}) are damaged") from error
   known = syntax.name != str(syntax)  # Else its own number is its name.
   raise Refusal(
@@ -156,7 +159,8 @@ def _rle(stream, layout):
   wide = planes.astype(np.uint16)
   cells = wide[:, 0] if depth == 1 else wide[:, 0] << 8 | wide[:, 1]
   cells = cells.reshape(samples, height, width)
-  return cells[0] if samples == 1 else cells.transpose(1, 2, 0)
+  cells = cells[0] if samples == 1 else cells.transpose(1, 2, 0)
+  return _coloured(cells, layout), layout.allocated
 
 
 def _unpacked(segment, size):
@@ -174,12 +178,12 @@ def _jpeg(stream, layout):
   if header.bits > layout.allocated:
     raise Refusal("whose JPEG has more bits than its header says")
   if header.kind == jpeg_file.LOSSLESS and layout.samples == 1:
-    return jpeg_lossless.picture(parsed).astype(np.uint16)
+    return jpeg_lossless.picture(parsed).astype(np.uint16), header.bits
   if header.bits != 8:
     raise Refusal(f"in lossy JPEG of {header.bits} bits, which is not read")
   # A stream that does not name its colours has those of the header.
   pixels = jpeg_file.picture(parsed, int(layout.photometric != "RGB"))
-  return pixels.astype(np.uint16) if layout.samples == 1 else pixels
+  return pixels.astype(np.uint16) if layout.samples == 1 else pixels, 8
 
 
 def _jpeg_ls(stream, layout):
@@ -193,7 +197,7 @@ def _jpeg_ls(stream, layout):
   pixels = imagecodecs.jpegls_decode(stream)
   if pixels.shape == (layout.samples, layout.height, layout.width):
     pixels = pixels.transpose(1, 2, 0)
-  return _shaped(pixels, layout)
+  return _coloured(_shaped(pixels, layout), layout), header.bits
 
 
 def _jpeg_2000(stream, layout):
@@ -203,12 +207,13 @@ def _jpeg_2000(stream, layout):
   right, bottom, left, top = struct.unpack(">4I", stream[at + 8 : at + 24])
   count, bits = struct.unpack(">HB", stream[at + 40 : at + 43])
   _check(layout, bottom - top, right - left, count)
-  if (bits & 0x7F) + 1 > layout.allocated:
+  bits = (bits & 0x7F) + 1
+  if bits > layout.allocated:
     raise Refusal("whose JPEG 2000 has more bits than its header says")
   _check_tiles(stream, at)
   pixels = _shaped(imagecodecs.jpeg2k_decode(stream[at:]), layout)
   # The codec has undone its own colour transform: RCT, ICT.
-  return _coloured(pixels, layout)
+  return _coloured(pixels, layout), bits
 
 
 def _check_tiles(stream, at):
@@ -260,8 +265,8 @@ def _coloured(cells, layout):
 
 
 _CODECS = (
-  ((uid.RLELossless,), lambda s, layout: _coloured(_rle(s, layout), layout)),
+  ((uid.RLELossless,), _rle),
   (JPEG + JPEG_LOSSLESS, _jpeg),
-  (JPEG_LS, lambda s, layout: _coloured(_jpeg_ls(s, layout), layout)),
+  (JPEG_LS, _jpeg_ls),
   (JPEG_2000, _jpeg_2000),
 )
