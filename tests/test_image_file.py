@@ -7,6 +7,7 @@ import pathlib
 import struct
 import threading
 import time
+import tracemalloc
 import zlib
 
 import numpy as np
@@ -98,16 +99,31 @@ def test_16_bit_transparent_key_is_black():
   equal(raw_png(4, 2, 16, 0, rows, key), expected)
 
 
-def test_16_bit_colour_is_within_one_level():
+def test_16_bit_colour():
   rows = [np.repeat(row.astype(">u2"), 3).tobytes() for row in WIDE]
-  image = image_file.read(raw_png(4, 2, 16, 2, rows))
-  assert np.abs(image.astype(int) - NARROW).max() <= 1
-  assert (image[0, 0], image[1, 3]) == (0, 255)
+  equal(raw_png(4, 2, 16, 2, rows), NARROW)
+  primaries = (np.eye(3) * 65535).astype(">u2")
+  equal(raw_png(3, 1, 16, 2, [primaries.tobytes()]), [[76, 150, 29]])
+  key = chunk(b"tRNS", struct.pack(">HHH", *[65535] * 3))
+  gone = NARROW.copy()
+  gone[1, 3] = 0
+  equal(raw_png(4, 2, 16, 2, rows, key), gone)
 
 
 def test_16_bit_gray_with_alpha_is_over_black():
   pairs = np.array([[[65535, 65535], [65535, 0], [32896, 65535]]], ">u2")
   equal(raw_png(3, 1, 16, 4, [pairs[0].tobytes()]), [[255, 0, 128]])
+
+
+def test_12_bits_in_16_of_colour():
+  values = np.array([0, 1000, 2048, 4095])
+  want = np.rint(values * 255 / 4095)[None]
+  colour = np.repeat(values.astype(">u2"), 3).tobytes()
+  equal(raw_png(4, 1, 16, 2, [colour]), want)
+  pairs = np.stack([values, np.full(4, 65535)], -1).astype(">u2")
+  equal(raw_png(4, 1, 16, 4, [pairs.tobytes()]), want)
+  four = np.stack([values] * 3 + [np.full(4, 65535)], -1).astype(">u2")
+  equal(raw_png(4, 1, 16, 6, [four.tobytes()]), want)
 
 
 @pytest.mark.parametrize(
@@ -278,6 +294,33 @@ def test_bombs_are_refused_before_decoding(monkeypatch):
   equal(saved(GRAY, "PNG"), GRAY)
   monkeypatch.setattr(image_file, "MAX_PIXELS", 5)
   refused(saved(GRAY, "PNG"), "3 x 2 pixels, more than the 5 allowed")
+
+
+def test_a_png_is_refused_by_what_it_inflates_to():
+  rows = [b"\0"]
+  refused(raw_png(8000, 8000, 16, 6, rows), "inflates to more than 64 MB")
+  refused(raw_png(8000, 8000, 8, 2, rows), "inflates to more than 64 MB")
+  refused(raw_png(8000, 8000, 8, 0, rows), "is damaged")  # Small enough to try.
+
+
+@pytest.mark.parametrize(
+  "name, head, count",
+  [
+    (b"zTXt", b"a\0\0", 1),
+    (b"iTXt", b"a\0\1\0\0\0", 1),
+    (b"iCCP", b"a\0\0", 1),
+    (b"iTXt", b"a\0\1\0\0\0", 100),  # Each is small.
+  ],
+)
+def test_words_in_a_png_that_inflate_are_refused(name, head, count):
+  size = (256 << 20) if count == 1 else (1 << 20) - 1
+  squeezed = chunk(name, head + zlib.compress(bytes(size), 1))
+  data = raw_png(1, 1, 8, 0, [b"\0"], squeezed * count)
+  tracemalloc.start()
+  refused(data, "is damaged: (Decompressed data too large|Too much memory)")
+  _, peak = tracemalloc.get_traced_memory()
+  tracemalloc.stop()
+  assert peak < 128 << 20
 
 
 def test_a_huge_file_is_refused_unread(tmp_path):
