@@ -229,6 +229,19 @@ def test_a_stream_that_is_cut_off_is_refused(syntax, share, tail):
   )
 
 
+@pytest.mark.parametrize("share", [0.5, 0.9, 0.99])
+def test_a_tail_of_zeros_is_no_jpeg_2000(share):
+  """The decoder makes a blurred picture of it."""
+  cells = picture(12, 300, 300)
+  stream = bytes(jpeg_2000(cells, 12))
+  keep = int(len(stream) * share)
+  body = stream[:keep] + bytes(len(stream) - keep)
+  assert imagecodecs.jpeg2k_decode(body).shape == cells.shape
+  ds = dicom_cases.dataset(cells, 12)
+  body += b"\0" * (len(body) % 2)
+  refused(encapsulated(item(b"") + item(body) + END, ds), "is cut off")
+
+
 def test_a_cut_file_is_refused_wherever_it_is_cut():
   whole = dicom_cases.file(dicom_cases.dataset(CELLS, 12))
   for end in [*range(1, 600, 7), *range(600, len(whole), 199)]:
