@@ -358,6 +358,26 @@ def test_jpeg_in_colour_is_of_the_colours_that_are_named(named):
     assert np.abs(wrong - LUMA).max() > 20  # Cb and Cr taken for colours.
 
 
+@pytest.mark.parametrize(
+  "command",
+  [
+    ("dcmcrle",),
+    ("dcmcjpls", "+in"),  # Planes, lines, pixels.
+    ("dcmcjpls", "+il"),
+    ("dcmcjpls",),
+    ("dcmcjpeg", "+e1"),
+    ("dcmcjpeg", "+eb", "+cr"),  # Stays RGB.
+    ("dcmcjpeg", "+eb", "+s4"),
+  ],
+  ids=" ".join,
+)
+def test_colour_as_dcmtk_writes_it(command, tmp_path):
+  plain = dicom_cases.write(colour(RGB, "RGB"), tmp_path / "plain.dcm")
+  dcmtk(*command, str(plain), str(tmp_path / "coded.dcm"))
+  got = image_file.read(tmp_path / "coded.dcm").astype(int)
+  assert np.abs(got - LUMA).max() <= 8 * ("+eb" in command)
+
+
 def test_damaged_jpeg_within_dicom_is_refused():
   out = io.BytesIO()
   Image.fromarray(picture(8, 200, 200)).save(out, "JPEG", quality=90)

@@ -5,6 +5,7 @@ import io
 import shutil
 import struct
 import subprocess
+import time
 
 import imagecodecs
 import numpy as np
@@ -232,6 +233,22 @@ def test_restart_markers_out_of_order_are_refused():
   at = data.index(b"\xff\xd3", scans(data)[0])
   after = data.index(b"\xff\xd4", at)
   refused(data[:at] + data[after:], "is damaged")  # A row is gone.
+
+
+@pytest.mark.parametrize(
+  "filling",
+  [b"\xff", b"\xff\xd0", segment(0xFE, b""), segment(0xFE, bytes(60000))],
+  ids=["fill", "restarts", "comments", "long comments"],
+)
+def test_a_header_without_end_is_refused_soon(filling):
+  data = jpeg()
+  count = (48 << 20) // len(filling)
+  start = time.process_time()
+  try:
+    image_file.read(data[:2] + filling * count + data[2:])
+  except image_file.ImageError as error:
+    assert "more than 10000 segments" in error.reason
+  assert time.process_time() - start < 3
 
 
 def test_scans_without_end_are_refused():

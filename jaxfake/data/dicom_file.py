@@ -147,7 +147,7 @@ def _read(data):
     expected = "expected a radiograph (CR, DX, DR or RG)"
     raise Refusal(f"of modality {modality[:16]}: {expected}")
   frames = dicom_gray.number(dataset, "NumberOfFrames")
-  if frames not in (None, 1):
+  if frames not in (None, 0, 1):
     raise Refusal(f"of {frames:g} frames: expected one")
   layout, cell = _layout(dataset)
   syntax = dataset.file_meta.TransferSyntaxUID
@@ -174,7 +174,7 @@ def _layout(dataset):
     )
   allocated = integer(dataset, "BitsAllocated")
   if allocated not in (1, 8, 16):
-    raise Refusal(f"of {allocated} bits a pixel: expected at most 16")
+    raise Refusal(f"of {allocated or 0} bits a pixel: expected at most 16")
   stored = integer(dataset, "BitsStored") or allocated
   high = integer(dataset, "HighBit")
   high = stored - 1 if high is None else high

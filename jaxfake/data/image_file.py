@@ -136,8 +136,9 @@ def _jpeg(name, data):
     image = Image.fromarray(255 - pixels, "CMYK").convert("RGB")
   else:
     image = Image.fromarray(pixels)
-  # Pillow does no more than find the EXIF, wherever it stands.
-  with Image.open(io.BytesIO(data), formats=["JPEG"]) as found:
+  # Pillow does no more than find which way is up, in EXIF or XMP.
+  head = io.BytesIO(jpeg_file.header(stream))
+  with Image.open(head, formats=["JPEG"]) as found:
     return _upright(found, np.array(image.convert("L")))
 
 

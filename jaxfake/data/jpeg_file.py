@@ -16,10 +16,13 @@ import numpy as np
 import simplejpeg
 
 SOI, EOI = b"\xff\xd8", b"\xff\xd9"
+MAX_SEGMENTS = 10_000
 MAX_SCANS = 100  # Progressive files have about ten; each costs a whole pass.
 FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 PROGRESSIVE = (0xC2, 0xCA)
 LOSSLESS, JPEG_LS = 0xC3, 0xF7
+# A marker that has a length, or ends the picture.
+_MARKER = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd8]", re.DOTALL)
 # The first marker after entropy-coded data: no stuffed zero, fill or restart.
 _AFTER_SCAN = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]", re.DOTALL)
 
@@ -65,6 +68,7 @@ class Stream(NamedTuple):
   segments: list  # (marker, body) in order; a Scan stands for its body.
   adobe: int | None  # The colour transform that Adobe's marker names.
   jfif: bool
+  notes: list  # Bodies of APP1: EXIF, XMP.
 
 
 def frame(data: bytes) -> Frame:
@@ -79,7 +83,8 @@ def frame(data: bytes) -> Frame:
 
 def parse(data: bytes) -> Stream:
   """A stream's parts up to its end marker; raises DamagedError."""
-  header, scans, kept, adobe, jfif = None, [], [], None, False
+  header, adobe, jfif = None, None, False
+  scans, kept, notes = [], [], []
   for marker, body, after in _segments(data):
     if marker == 0xD9:
       break
@@ -97,11 +102,13 @@ def parse(data: bytes) -> Stream:
       adobe = body[11]
     elif marker == 0xE0 and body[:5] == b"JFIF\0":
       jfif = True
+    elif marker == 0xE1:
+      notes.append(body)
     if len(scans) > MAX_SCANS:
       raise DamagedError(f"a JPEG of more than {MAX_SCANS} scans")
   if header is None or not scans:
     raise DamagedError("a JPEG without a picture")
-  return Stream(header, scans, kept, adobe, jfif)
+  return Stream(header, scans, kept, adobe, jfif, notes)
 
 
 def picture(stream: Stream, transform: int | None = None) -> np.ndarray:
@@ -153,6 +160,18 @@ def rewritten(stream: Stream, transform: int | None = None) -> bytes:
   return out.getvalue()
 
 
+def header(stream: Stream) -> bytes:
+  """The stream's notes and frame, with nothing decoded or to skip over."""
+  out = io.BytesIO()
+  out.write(SOI)
+  for note in stream.notes:
+    _write(out, 0xE1, note)
+  empty = [s for s in stream.segments if s[0] != 0xDA]
+  empty.append((0xDA, stream.scans[0]._replace(data=b"")))
+  out.write(rewritten(stream._replace(segments=empty))[2:])
+  return out.getvalue()
+
+
 def _write(out, marker, body):
   out.write(struct.pack(">BBH", 0xFF, marker, len(body) + 2) + body)
 
@@ -165,17 +184,12 @@ def _segments(data):
   download whose tail was never written often ends in zeros.
   """
   at = 2
-  while True:
-    at = data.find(b"\xff", at)
-    if at < 0 or at + 1 >= len(data):
+  for _ in range(MAX_SEGMENTS):
+    found = _MARKER.search(data, at)
+    if not found:
       raise CutOffError
+    at = found.start()
     marker = data[at + 1]
-    if marker == 0xFF:  # Fill.
-      at += 1
-      continue
-    if marker in (0x00, 0x01) or 0xD0 <= marker <= 0xD8:  # No length.
-      at += 2
-      continue
     if marker == 0xD9:
       yield marker, b"", at + 2
       return
@@ -191,6 +205,7 @@ def _segments(data):
       raise CutOffError
     yield marker, body, data[at : found.start()]
     at = found.start()
+  raise DamagedError(f"a JPEG of more than {MAX_SEGMENTS} segments")
 
 
 def _frame(marker, body):
