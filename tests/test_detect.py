@@ -22,7 +22,8 @@ STATED = (
   r"of (32|64) bits a pixel",
   r"in colour of \d+ bits",
   r"without a picture",  # Pixels as floating point.
-  r"no decoder (at hand|of a permissive licence)",
+  r"whose rescale slope is 0",
+  r"whose picture is damaged: Corrupt JPEG data",
   r"whose window has no width",
 )
 DETECT_AND_SAY_MEMORY = """

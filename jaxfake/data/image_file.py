@@ -1,14 +1,16 @@
 """One image file -> uint8 gray (h, w), or an `ImageError` that says why not.
 
-PNG, JPEG and DICOM (see dicom_file) are read and nothing else: radiographs come
-as one of these, and each further decoder is a door for broken and hostile
-files. A TIFF or BMP file is refused by name.
+PNG, JPEG (see jpeg_file) and DICOM (see dicom_file) are read and nothing else:
+radiographs come as one of these, and each further decoder is a door for broken
+and hostile files. A TIFF or BMP file is refused by name.
 
 How pixels become 8-bit gray, the same for every image (nothing is stretched
 to an image's own range, which would differ between real and fake):
 
-- 16-bit gray: round(v / 257), so 65535 -> 255. 16-bit colour and 16-bit gray
-  with alpha reach us from Pillow as the high byte, at most one level away.
+- 16 bits: white is the top of the detector's depth, the least of 8, 10, 12, 14
+  and 16 bits that holds all values, since converters write 12 bits into 16 as
+  they are. So 65535 -> 255, and in a file that goes no further than 12 bits
+  4095 -> 255.
 - 1, 2 and 4 bit: full range, so 1-bit white is 255.
 - Colour: Rec. 601 luma, as Pillow has it; R = G = B comes out exactly.
 - Transparency: over black, since on a radiograph no exposure is black and a
@@ -27,7 +29,11 @@ import struct
 import numpy as np
 from PIL import Image
 
-MAX_BYTES = 64 << 20  # A 16-bit PNG of a 14" x 17" plate is about 20 MB.
+from jaxfake.data import jpeg_file
+
+# Of a file, and of what a PNG or a DICOM file inflates to; a 16-bit PNG of a
+# 14" x 17" plate is about 20 MB, and 40 MB of pixels.
+MAX_BYTES = 64 << 20
 MAX_PIXELS = 64_000_000  # The largest detectors have about 18 million.
 
 _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
@@ -77,21 +83,69 @@ def read(source: str | os.PathLike | bytes) -> np.ndarray:
     from jaxfake.data import dicom_file  # pydicom: half a second to import.
 
     return dicom_file.read(name, data)
-  _check_header(name, data)
   try:
     if data.startswith(_PNG):
-      # Checksums of all chunks: a decoder stops at the last row, and misses
-      # damage that still inflates.
-      with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
-        image.verify()
-    with Image.open(io.BytesIO(data), formats=["PNG", "JPEG"]) as image:
-      image.load()
-      upright = _UPRIGHT.get(image.getexif().get(0x0112), lambda a: a)
-      return np.ascontiguousarray(upright(_gray(name, image)))
+      return _png(name, data)
+    if data.startswith(_JPEG):
+      return _jpeg(name, data)
   except ImageError:
     raise
   except Exception as error:  # Broken files raise nearly anything in Pillow.
     raise ImageError(name, f"is damaged: {_first_line(error)}") from error
+  raise ImageError(name, f"is {_what(data)}; PNG, JPEG and DICOM are read")
+
+
+def _png(name, data):
+  try:
+    width, height, bits, colour = struct.unpack(">IIBB", data[16:26])
+  except struct.error as error:
+    raise ImageError(name, "is cut off within its header") from error
+  _check_size(name, width, height)
+  channels = {2: 3, 4: 2, 6: 4}.get(colour, 1)
+  if (-(-width * channels * bits // 8) + 1) * height > MAX_BYTES:
+    raise ImageError(name, f"inflates to more than {MAX_BYTES >> 20} MB")
+  wide = bits == 16 and channels > 1
+  # Checksums of all chunks: a decoder stops at the last row, and misses damage
+  # that still inflates.
+  with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+    image.verify()
+  with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+    image.load()
+    return _upright(image, _wide_gray(data) if wide else _gray(image))
+
+
+def _jpeg(name, data):
+  try:
+    stream = jpeg_file.parse(data)
+    header = stream.frame
+    _check_size(name, header.width, header.height)
+    if header.bits != 8:
+      raise ImageError(name, f"is a JPEG of {header.bits} bits: expected 8")
+    pixels = jpeg_file.picture(stream)
+  except jpeg_file.CutOffError as error:
+    raise ImageError(name, f"is cut off: {error}") from error
+  except jpeg_file.DamagedError as error:
+    raise ImageError(name, f"is damaged: {_first_line(error)}") from error
+  if pixels.shape[2:] == (4,):
+    if stream.adobe is None:
+      raise ImageError(
+        name,
+        "is a CMYK JPEG without Adobe's marker, so dark and light cannot be"
+        " told apart; save it as gray or RGB",
+      )
+    image = Image.fromarray(255 - pixels, "CMYK").convert("RGB")
+  else:
+    image = Image.fromarray(pixels)
+  # Pillow does no more than find which way is up, in EXIF or XMP.
+  head = io.BytesIO(jpeg_file.header(stream))
+  with Image.open(head, formats=["JPEG"]) as found:
+    return _upright(found, np.array(image.convert("L")))
+
+
+def _upright(image, gray):
+  """The right way up by an image's EXIF."""
+  turn = _UPRIGHT.get(image.getexif().get(0x0112), lambda a: a)
+  return np.ascontiguousarray(turn(gray))
 
 
 def read_bytes(path: str | os.PathLike) -> bytes:
@@ -130,19 +184,8 @@ def _check_bytes(name, data):
     raise ImageError(name, f"is larger than {MAX_BYTES >> 20} MB")
 
 
-def _check_header(name, data):
-  """Raises ImageError unless `data` looks whole and of a size to decode."""
-  try:
-    if data.startswith(_PNG):
-      width, height = struct.unpack(">II", data[16:24])
-    elif data.startswith(_JPEG):
-      width, height = _jpeg_size(name, data)
-    else:
-      raise ImageError(name, f"is {_what(data)}; PNG, JPEG and DICOM are read")
-  except ImageError:
-    raise
-  except (struct.error, IndexError, ValueError) as error:
-    raise ImageError(name, "is cut off within its header") from error
+def _check_size(name, width, height):
+  """Raises ImageError unless a picture is of a size to decode."""
   if not width or not height:
     raise ImageError(name, f"has no pixels ({width} x {height})")
   if width * height > MAX_PIXELS:
@@ -160,52 +203,41 @@ def _what(data):
   return f"no image that is known (it starts with {start!a})"
 
 
-def _jpeg_size(name, data):
-  """Walks the segments up to the scan; returns (width, height).
+def depth(top: int) -> int:
+  """Bits of the detector whose values reach `top`, in a container of 16.
 
-  An end marker must follow the scan: a download whose tail was never written
-  often ends in zeros, which libjpeg turns into gray without a word.
+  Of the depths that are built, not of the image's own range: those of real and
+  of fake images would differ.
   """
-  at, size = 2, None
-  while True:
-    # Stray bytes between segments are skipped, as libjpeg does.
-    at = data.index(b"\xff", at)
-    marker = data[at + 1]
-    if marker == 0xFF:  # Padding.
-      at += 1
-      continue
-    if marker == 0x01 or 0xD0 <= marker <= 0xD8:  # These have no length.
-      at += 2
-      continue
-    if marker == 0xDA:
-      break
-    if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-      height, width = struct.unpack(">HH", data[at + 5 : at + 9])
-      size = width, height
-    at += 2 + struct.unpack(">H", data[at + 2 : at + 4])[0]
-  if size is None:
-    raise ImageError(name, "is damaged: a JPEG without a frame header")
-  if data.find(b"\xff\xd9", at) < 0:
-    raise ImageError(name, "is cut off: its end-of-image marker is missing")
-  return size
+  return next(bits for bits in (8, 10, 12, 14, 16) if top < 1 << bits)
 
 
-def _gray(name, image):
-  """Returns a loaded Pillow image as uint8 (h, w)."""
+def _wide_gray(data):
+  """uint8 (h, w) of a PNG of 16 bits with colour or alpha.
+
+  Pillow keeps its high bytes alone.
+  """
+  import imagecodecs  # A tenth of a second.
+
+  pixels = imagecodecs.png_decode(data)  # A transparent colour as alpha.
+  colours = pixels.shape[-1] - 1 + pixels.shape[-1] % 2
+  weights = np.array([0.299, 0.587, 0.114] if colours == 3 else [1.0])
+  white = (1 << depth(int(pixels[..., :colours].max()))) - 1
+  gray = pixels[..., :colours] @ (weights * 255 / white)
+  if colours < pixels.shape[-1]:
+    gray *= pixels[..., -1] / 65535
+  return np.rint(gray).astype(np.uint8)
+
+
+def _gray(image):
+  """Returns a loaded PNG as uint8 (h, w)."""
   if image.mode.startswith("I"):  # 16-bit gray: I;16, or I in older Pillows.
     wide = np.asarray(image).astype(np.uint32)
-    gray = ((wide + 128) // 257).astype(np.uint8)
-    if (key := image.info.get("transparency")) is not None:
-      gray[wide == key] = 0
-    return gray
-  if image.mode == "CMYK":
-    if "adobe" not in image.info:
-      raise ImageError(
-        name,
-        "is a CMYK JPEG without Adobe's marker, so dark and light cannot be"
-        " told apart; save it as gray or RGB",
-      )
-    image = image.convert("RGB")
+    key = image.info.get("transparency")
+    if key is not None:
+      wide[wide == key] = 0
+    white = (1 << depth(int(wide.max()))) - 1
+    return ((wide * 255 + white // 2) // white).astype(np.uint8)
   if image.has_transparency_data:
     image = image.convert("RGBA")
     black = Image.new("RGBA", image.size, (0, 0, 0, 255))
