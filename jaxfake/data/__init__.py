@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import contextlib
 import dataclasses
 import fcntl
+import functools
 import hashlib
 import json
 import os
@@ -167,7 +168,7 @@ def entries(data) -> tuple[list[folders.Entry], tuple[str, ...]]:
 
 def _folder(data):
   """Returns builder class, recipe, and facts of a folder of images."""
-  from jaxfake.data import builders, work
+  from jaxfake.data import builders, decoders, reading
 
   found, classes = entries(data)
   key = folders.fingerprint(found)
@@ -176,8 +177,8 @@ def _folder(data):
     name=f"{data.split}-{key}",
     items={s: [e for e in found if e.split == s] for s in folders.SPLITS},
     classes=classes,
-    read=builders.read_entry,
-    pool=work.threads,
+    read=reading.read_entry,
+    pool=functools.partial(decoders.Pool, reading.place),
     unreadable=data.unreadable,
     extra=builders.provenance_features() if synthetic else {},
   )

@@ -56,14 +56,25 @@ def processes() -> futures.ProcessPoolExecutor:
   pool = futures.ProcessPoolExecutor(
     n, multiprocessing.get_context("spawn"), initializer=end_with_parent
   )
-  main = sys.modules["__main__"]
-  sys.modules["__main__"] = types.ModuleType("__main__")
-  try:
+  with without_main():
     for _ in range(n):  # Each submission starts one worker.
       pool.submit(os.getpid)
-  finally:
-    sys.modules["__main__"] = main
   return pool
+
+
+_swapped = threading.Lock()
+
+
+@contextlib.contextmanager
+def without_main() -> Iterator[None]:
+  """Processes spawned within do not import the caller's __main__."""
+  with _swapped:
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+      yield
+    finally:
+      sys.modules["__main__"] = main
 
 
 def end_with_parent():
