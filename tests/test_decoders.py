@@ -59,7 +59,7 @@ SAID = {
 
 
 def test_a_bad_file_costs_its_own_result_alone(capfd):
-  items = [x for pair in zip(SAID, range(len(SAID))) for x in pair]
+  items = [x for pair in zip(SAID, range(len(SAID)), strict=True) for x in pair]
   with decoders.Pool(seconds=2, megabytes=300, workers=2) as pool:
     results = list(work.in_order(pool, act, items))
   for item, result in zip(items, results, strict=True):

@@ -14,6 +14,7 @@ import pickle
 import queue
 import resource
 import signal
+import threading
 import time
 
 from jaxfake.data import image_file, work
@@ -42,6 +43,7 @@ class Pool(futures.ThreadPoolExecutor):
     super().__init__(workers or work.cores())
     self._name, self._seconds, self._megabytes = name, seconds, megabytes
     self._idle = queue.LifoQueue()
+    self._all, self._lock, self._closed = set(), threading.Lock(), False
 
   def submit(self, fn: Callable, item) -> futures.Future:
     return super().submit(self.call, fn, item)
@@ -51,28 +53,45 @@ class Pool(futures.ThreadPoolExecutor):
     try:
       worker = self._idle.get_nowait()
     except queue.Empty:
-      worker = _Worker(self._seconds, self._megabytes)
+      worker = self._start()
     try:
       result = worker.call(fn, item)
     except _Lost as lost:
-      worker.end()
+      self._end(worker)
       return image_file.ImageError(self._name(item), str(lost))
     except BaseException:
-      worker.end()
+      self._end(worker)
       raise
     self._idle.put(worker)
     if isinstance(result, _Raised):
       return image_file.ImageError(self._name(item), result.reason)
     return result
 
-  def __exit__(self, *error):
-    # After an error nobody waits for what was asked for.
+  def _start(self):
+    worker = _Worker(self._seconds, self._megabytes)
+    with self._lock:
+      self._all.add(worker)
+    if self._closed:
+      worker.kill()  # So that the call ends.
+    return worker
+
+  def _end(self, worker):
+    worker.end()
+    with self._lock:
+      self._all.discard(worker)
+
+  def __exit__(self, kind, *error):
+    if kind is not None:  # Nobody waits for what was asked for.
+      self._closed = True
+      with self._lock:
+        for worker in self._all:
+          worker.kill()
     self.shutdown(wait=True, cancel_futures=True)
 
   def shutdown(self, wait: bool = True, *, cancel_futures: bool = False):
     super().shutdown(wait, cancel_futures=cancel_futures)
     while not self._idle.empty():
-      self._idle.get().end()
+      self._end(self._idle.get())
 
 
 class _Lost(Exception):
@@ -131,8 +150,11 @@ class _Worker:
     except (FileNotFoundError, ProcessLookupError, IndexError):
       return 0
 
-  def end(self):
+  def kill(self):
     self._process.kill()
+
+  def end(self):
+    self.kill()
     self._process.join()
     self._pipe.close()
 
