@@ -30,10 +30,10 @@ def no_radiograph(gray: np.ndarray) -> str | None:
     return f"no radiograph: a strip of {w} x {h} pixels"
   step = max(1, short // _LOOKED_AT)
   seen = gray[::step, ::step]
-  low, high = np.percentile(seen, (1, 99))
-  if high - low < LEAST_RANGE:
-    return f"no radiograph: nearly uniform, gray levels {low:.0f} to {high:.0f}"
   shares = np.bincount(seen.ravel(), minlength=256) / seen.size
+  low, high = np.searchsorted(shares.cumsum(), (0.01, 0.99))
+  if high - low < LEAST_RANGE:
+    return f"no radiograph: nearly uniform, gray levels {low} to {high}"
   if (levels := np.count_nonzero(shares)) < LEAST_LEVELS:
     return f"no radiograph: {levels} gray levels"
   first, rest = _fullest(shares)

@@ -11,8 +11,6 @@ import threading
 import time
 import types
 
-from rich import console, progress
-
 
 def cores() -> int:
   """Returns the number of cores this process may use."""
@@ -97,6 +95,8 @@ def shown(what: str, total: int) -> Iterator[Callable[[], None]]:
   A bar on a terminal, else a line on stderr every ten seconds.
   """
   if sys.stderr.isatty():
+    from rich import console, progress  # Workers, which show nothing, skip it.
+
     columns = (
       progress.TextColumn("{task.description}"),
       progress.BarColumn(),
