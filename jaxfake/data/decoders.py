@@ -17,6 +17,8 @@ import signal
 import threading
 import time
 
+import numpy as np
+
 from jaxfake.data import image_file, work
 
 SECONDS = 60  # For one file; the largest allowed take a few.
@@ -138,9 +140,15 @@ class _Worker:
       raise _Lost(_epitaph(self._process.exitcode)) from error
 
   def _receive(self):
-    count, start = self._pipe.recv()
-    buffers = [self._pipe.recv_bytes() for _ in range(count)]
-    return pickle.loads(start, buffers=map(bytearray, buffers))
+    sizes, start = self._pipe.recv()
+    buffers = [np.empty(size, np.uint8) for size in sizes]
+    for buffer in buffers:  # By hand, as Connection copies what it reads.
+      view = memoryview(buffer)
+      while view:
+        if not (count := os.readv(self._pipe.fileno(), [view])):
+          raise EOFError
+        view = view[count:]
+    return pickle.loads(start, buffers=buffers)
 
   def _resident(self) -> int:
     """Bytes of memory it holds; 0 on systems that do not say."""
@@ -199,6 +207,8 @@ def _send(pipe, result):
   """An array goes as it lies in memory, without a copy."""
   buffers = []
   start = pickle.dumps(result, 5, buffer_callback=buffers.append)
-  pipe.send((len(buffers), start))
-  for buffer in buffers:
-    pipe.send_bytes(buffer.raw())
+  views = [buffer.raw() for buffer in buffers]
+  pipe.send(([view.nbytes for view in views], start))
+  for view in views:
+    while view:
+      view = view[os.write(pipe.fileno(), view) :]

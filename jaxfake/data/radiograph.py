@@ -17,7 +17,7 @@ LEAST_LEVELS = 16
 MOST_IN_ONE, MOST_IN_TWO = 0.85, 0.9  # Of the pixels, in bands of levels.
 BAND = 9  # Levels; JPEG's noise around one gray.
 MOST_PLANE = 0.99  # Of the variance, explained by a plane.
-_LOOKED_AT = 256  # Pixels along the shorter side.
+_LOOKED_AT = 128  # Pixels along the shorter side, at most.
 
 
 def no_radiograph(gray: np.ndarray) -> str | None:
@@ -28,7 +28,7 @@ def no_radiograph(gray: np.ndarray) -> str | None:
     return f"no radiograph: {w} x {h} pixels"
   if long > LONGEST * short:
     return f"no radiograph: a strip of {w} x {h} pixels"
-  step = max(1, short // _LOOKED_AT)
+  step = -(-short // _LOOKED_AT)
   seen = gray[::step, ::step]
   shares = np.bincount(seen.ravel(), minlength=256) / seen.size
   low, high = np.searchsorted(shares.cumsum(), (0.01, 0.99))
