@@ -6,8 +6,10 @@ import json
 import os
 import pathlib
 import re
+import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 from PIL import Image
@@ -403,3 +405,39 @@ def test_the_hash_covers_all_that_a_score_depends_on(flags, tmp_path):
       assert litter.is_litter(name)
       (folder / name).write_text("x")
   assert programs.sha256(copy) == digest
+
+
+DETECT_SLOWLY = """
+import sys, time
+from jaxfake import detect
+from jaxfake.classifiers import detector
+def slowly(*args, score=detector.score):
+  for row in score(*args):
+    yield row
+    time.sleep(0.2)
+detector.score = slowly
+sys.exit(detect.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
+def test_rows_outlive_their_process(sent, model, tmp_path):
+  folder, out = tmp_path / "mine", tmp_path / "out.jsonl"
+  folder.mkdir()
+  for i in range(40):
+    noise(folder / f"{i:02}.png", i)
+  argv = [str(folder), f"--model={model / 'run'}", f"--jsonl={out}"]
+  command = [sys.executable, "-c", DETECT_SLOWLY, *argv]
+  with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as child:
+    while not out.exists() or out.read_text().count("\n") < 3:
+      assert child.poll() is None
+      time.sleep(0.02)
+    child.send_signal(sent)
+    said = child.communicate(timeout=60)[1]
+  assert child.returncode == (130 if sent == signal.SIGINT else -9)
+  assert "Traceback" not in said
+  before = out.read_text().count("\n")
+  assert before < 40
+  assert detect.main([*argv, "--resume"]) == 0
+  rows = [json.loads(line) for line in out.read_text().splitlines()]
+  assert [r["file"] for r in rows] == sorted(map(str, folder.iterdir()))
