@@ -7,11 +7,15 @@ import signal
 import subprocess
 import sys
 import time
+import types
 
 import numpy as np
+from PIL import Image
 import pytest
 
-from jaxfake.data import decoders, image_file, work
+from jaxfake import data
+from jaxfake.data import __main__ as command
+from jaxfake.data import decoders, image_file, reading, work
 
 
 def act(what):
@@ -122,3 +126,29 @@ def test_results_are_in_order(workers):
   with decoders.Pool(workers=workers) as pool:
     said = [x["said"] for x in work.in_order(pool, act, range(60))]
   assert said == list(range(60))
+
+
+def read_or_abort(entry):
+  if entry.path.endswith("bad.png"):
+    ctypes.CDLL(None).abort()
+  return reading.read_entry(entry)
+
+
+def test_check_and_prepare_lose_one_file(tmp_path, monkeypatch, capsys):
+  for split in ("train", "val", "test"):
+    for label in ("NORMAL", "PNEUMONIA"):
+      folder = tmp_path / "x" / split / label
+      folder.mkdir(parents=True)
+      Image.new("L", (30, 30), 9).save(folder / f"{split}{label}.png")
+  bad = tmp_path / "x" / "train" / "NORMAL" / "bad.png"
+  Image.new("L", (30, 30), 8).save(bad)
+  module = types.SimpleNamespace(read_entry=read_or_abort, place=reading.place)
+  monkeypatch.setattr(data, "reading", module)
+  monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
+  argv = ["chest_xray", f"--dir={tmp_path / 'x'}", "--unreadable=skip"]
+  assert command.main(["check", *argv]) == 1
+  said = capsys.readouterr().out
+  assert f"{bad}: crashed its decoder (SIGABRT)" in said
+  assert "7 images, 1 unreadable" in said
+  assert command.main(["prepare", *argv]) == 0
+  assert "left out as unreadable: 1" in capsys.readouterr().out
