@@ -4,15 +4,18 @@ PNG, JPEG and DICOM files, given or found in folders, are scored by a trained
 detector, for example one of a study's: --model runs/study-quick/detectors/cnn.
 p_fake is the calibrated probability of a fake. A verdict is `real` or `fake`
 beyond the detector's two thresholds, both from validation, and `uncertain`
-between them. A detector knows the generators it learnt from; the study's report
-says how it fares on others.
+between them, or without p_fake for what is no radiograph; `reason` says which.
+A detector knows the generators it learnt from; the study's report says how it
+fares on others.
 
 Exit codes: 0 all files were read, 1 some were not, 2 a mistake in the command.
 """
 
 import argparse
 from collections.abc import Iterator
-import hashlib
+import contextlib
+import heapq
+import itertools
 import os
 import pathlib
 import sys
@@ -20,7 +23,7 @@ import sys
 from jaxfake import errors
 
 SHOWN = 40  # Rows printed.
-VERDICTS = "real", "uncertain", "fake"
+ORDER = {"fake": 0, "uncertain": 1, "real": 2, None: 3}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -32,176 +35,156 @@ def parser() -> argparse.ArgumentParser:
   add = p.add_argument
   add("paths", nargs="+", metavar="FILE_OR_FOLDER")
   add("--model", required=True, help="the folder of a finished detector's run")
-  add("--csv", help="where to write all rows as CSV")
+  add("--csv", help="where to write rows as CSV, as they come")
+  add("--jsonl", help="where to write rows as JSON lines, as they come")
   add("--json", help="where to write all rows and the model's facts as JSON")
+  add(
+    "--resume",
+    action="store_true",
+    help="go on with --csv and --jsonl: leave out files with a row there of the"
+    " same bytes and model (without it they are overwritten)",
+  )
   return p
 
 
-def found(paths: list[str]) -> list[str]:
-  """Every regular file given or in a folder given, each once, in order.
+class Table:
+  """What people read first: fakes and doubts before the rest, SHOWN rows."""
 
-  Raises ConfigError where a path does not exist, or no file is found.
-  """
-  files = []
-  for path in paths:
-    if os.path.isdir(path):
-      for folder, folders, names in os.walk(path):
-        folders.sort()
-        places = (os.path.join(folder, name) for name in sorted(names))
-        files += [place for place in places if os.path.isfile(place)]
-    elif os.path.exists(path):
-      files.append(path)
-    else:
-      raise errors.ConfigError(f"{path}: no such file or folder")
-  if not files:
-    raise errors.ConfigError(f"{', '.join(paths)}: no file in there")
-  return list(dict.fromkeys(files))
+  def __init__(self):
+    self._heap, self._count, self._number = [], 0, itertools.count()
 
+  def add(self, row: dict) -> None:
+    self._count += 1
+    key = -ORDER[row["verdict"]], row["p_fake"] or 0, -next(self._number)
+    push = heapq.heappush if len(self._heap) < SHOWN else heapq.heappushpop
+    push(self._heap, (key, row))
 
-def load(path: pathlib.Path):
-  """The detector in a run's folder. Raises ConfigError where there is none."""
-  from jaxfake.classifiers import programs
-
-  program = programs.load(path)
-  if program.classes != VERDICTS[::2]:
-    raise errors.ConfigError(
-      f"--model {path} tells {' from '.join(program.classes)}: expected a"
-      " detector, of real and fake (data.name=real_or_fake)"
-    )
-  return program
+  def text(self) -> str:
+    lines = [f"{'p_fake':>7}  {'verdict':9}  file"]
+    for _, row in sorted(self._heap, key=lambda x: x[0], reverse=True):
+      p = "" if row["p_fake"] is None else f"{row['p_fake']:.4f}"
+      mark = "  (says that it is synthetic)" if row["marked"] else ""
+      why = row["error"] or row["reason"]
+      why = f"  {why}" if why else ""
+      said = row["verdict"] or "-"
+      lines.append(f"{p:>7}  {said:9}  {row['file']}{mark}{why}")
+    if self._count > SHOWN:
+      lines.append(f"and {self._count - SHOWN} more: --csv OUT has all")
+    return "\n".join(lines)
 
 
-def model_sha256(path: pathlib.Path) -> str:
-  """Of what a verdict depends on: the model's files, by name, and how they are
-  read."""
-  files = sorted(
-    file
-    for file in path.rglob("*")
-    if file.is_file()
-    and file.relative_to(path).parts[0].startswith(("best", "model."))
-  )
-  digest = hashlib.sha256()
-  for file in [path / "config.json", path / "result.json", *files]:
-    digest.update(str(file.relative_to(path)).encode() + b"\0")
-    digest.update(hashlib.sha256(file.read_bytes()).digest())
-  return digest.hexdigest()
-
-
-def examined(program, path: str):
-  """A file's row without a verdict, and what is scored, or None."""
-  from jaxfake.data import image_file, marks
-
-  row = dict.fromkeys(
-    ("file", "p_fake", "verdict", "error", "marked", "sha256")
-  )
-  row["file"] = path
-  try:
-    data = image_file.read_bytes(path)
-    row["sha256"] = sha256(path, data)
-    row["marked"] = marks.marked(data)
-    return row, program.canonical(image_file.read(data))
-  except image_file.ImageError as error:
-    row["error"] = error.reason
-    return row, None
-
-
-def sha256(path: str, data: bytes) -> str:
+def unfinished(files: list[str], done: list[dict[str, str]]) -> Iterator[str]:
+  """The files that lack a row of their bytes in some output."""
+  from jaxfake.classifiers import detector
   from jaxfake.data import image_file
 
-  if len(data) <= image_file.MAX_BYTES:
-    return hashlib.sha256(data).hexdigest()
-  with open(path, "rb") as file:  # Too large to hold; only its start was read.
-    return hashlib.file_digest(file, "sha256").hexdigest()
+  for path in files:
+    name = detector.printable(path)
+    told = {rows.get(name) for rows in done}
+    if None not in told and "" not in told and len(told) == 1:
+      try:
+        data = detector.opened(path)
+        if told == {detector.sha256(path, data)}:
+          continue
+      except (image_file.ImageError, OSError):
+        pass  # Its new row says why.
+    yield path
 
 
-def rows(program, files: list[str]) -> Iterator[dict]:
-  """A row for each file, in order; files are read while others are scored."""
-  import functools
+def rows_before(outputs: list, model: str) -> list[dict[str, str]]:
+  """For each output its files with the hash in their last row.
 
-  from jaxfake.classifiers import programs
-  from jaxfake.data import work
+  Raises ConfigError where another model gave a row.
+  """
+  from jaxfake import writers
+  from jaxfake.classifiers import detector
 
-  waiting = []
-  read = functools.partial(examined, program)
-  with work.threads() as pool, work.shown("files", len(files)) as advance:
-    for item in work.in_order(pool, read, files):
-      waiting.append(item)
-      advance()
-      if sum(image is not None for _, image in waiting) == programs.BATCH:
-        yield from judged(program, waiting)
-        waiting = []
-    yield from judged(program, waiting)
-
-
-def judged(program, items: list) -> Iterator[dict]:
-  """The rows of some files with their verdicts."""
-  import numpy as np
-
-  images = [image for _, image in items if image is not None]
-  p = iter(program.probabilities(np.stack(images))[:, 1] if images else ())
-  low, high = program.uncertain
-  for row, image in items:
-    if image is not None:
-      score = float(next(p))
-      said = (
-        "fake" if score >= high else "real" if score <= low else "uncertain"
-      )
-      row |= {"p_fake": score, "verdict": said}
-    yield row
-
-
-def table(made: list[dict]) -> str:
-  """What people read first: fakes and doubts before the rest."""
-  order = {"fake": 0, "uncertain": 1, "real": 2, None: 3}
-  shown = sorted(
-    made, key=lambda x: (order[x["verdict"]], -(x["p_fake"] or 0))
-  )[:SHOWN]
-  lines = [f"{'p_fake':>7}  {'verdict':9}  file"]
-  for row in shown:
-    p = "" if row["p_fake"] is None else f"{row['p_fake']:.4f}"
-    mark = "  (says that it is synthetic)" if row["marked"] else ""
-    why = f"  {row['error']}" if row["error"] else ""
-    lines.append(f"{p:>7}  {row['verdict'] or '-':9}  {row['file']}{mark}{why}")
-  if len(made) > SHOWN:
-    lines.append(f"and {len(made) - SHOWN} more: --csv OUT has all")
-  return "\n".join(lines)
+  done = []
+  for kind, path in outputs:
+    writers.mend(path)
+    told = {}
+    for row in kind.rows(path, detector.FIELDS) if os.path.exists(path) else ():
+      if row["model"] != model:
+        raise errors.ConfigError(
+          f"--resume: {path} has verdicts of another model"
+          f" ({row['model'][:12]}, not {model[:12]}): expected a new file"
+        )
+      told[row["file"]] = row["sha256"] or ""
+    done.append(told)
+  return done
 
 
 def run(args) -> int:
-  from jaxfake import workdir
+  from jaxfake import writers
+  from jaxfake.classifiers import detector, programs
+  from jaxfake.data import work
 
-  files, path = found(args.paths), pathlib.Path(args.model)
-  program = load(path)
-  made = list(rows(program, files))
-  counts = {
-    name: sum(row["verdict"] == name for row in made) for name in VERDICTS
-  }
-  counts["not read"] = sum(row["error"] is not None for row in made)
-  counts["marked"] = sum(bool(row["marked"]) for row in made)
+  kinds = (writers.Csv, args.csv), (writers.JsonLines, args.jsonl)
+  outputs = [(kind, path) for kind, path in kinds if path]
+  if args.resume and (args.json or not outputs):
+    raise errors.ConfigError("--resume goes on with --csv or --jsonl alone")
+  (files, passed), path = detector.found(args.paths), pathlib.Path(args.model)
+  for _, out in outputs + [(None, args.json)] * bool(args.json):
+    if not os.path.isdir(os.path.dirname(out) or "."):
+      raise errors.ConfigError(f"{out}: there is no such folder to write to")
+  program, model = detector.load(path), programs.sha256(path)
+  total = len(files)
+  if args.resume:
+    files = list(unfinished(files, rows_before(outputs, model)))
+  table, said = Table(), (*detector.VERDICTS, "not read", "marked")
+  counts = dict.fromkeys(said, 0)
   low, high = program.uncertain
-  if args.csv:
-    workdir.write_csv(pathlib.Path(args.csv), made)
-  if args.json:
-    data = program.config.data
-    model = {
-      "path": str(path),
-      "sha256": model_sha256(path),
-      "name": program.config.model.name,
-      "size": data.size,
-      "trained_on_fakes": data.real_or_fake.fakes,
-      "real_at_most": low,
-      "fake_at_least": high,
-    }
-    workdir.write_json(
-      pathlib.Path(args.json), {"model": model, "counts": counts, "rows": made}
-    )
-  print(table(made))
+  with contextlib.ExitStack() as stack:
+    sinks = [k(out, detector.FIELDS, args.resume) for k, out in outputs]
+    if args.json:
+      facts = model_facts(program, path, model)
+      whole = writers.Json(args.json, facts)
+      sinks.append(whole)
+    for sink in sinks:
+      stack.callback(sink.close)
+    complete = False
+    try:
+      with (
+        contextlib.closing(detector.score(program, files)) as rows,
+        work.shown("files", len(files)) as advance,
+      ):
+        for row in rows:
+          row["model"] = model
+          for sink in sinks:
+            sink.write(row)
+          table.add(row)
+          if row["verdict"]:
+            counts[row["verdict"]] += 1
+          counts["not read"] += row["error"] is not None
+          counts["marked"] += bool(row["marked"])
+          advance()
+      complete = True
+    finally:
+      if args.json:
+        whole.finish(counts, complete)
+  print(table.text())
+  more = f", {total - len(files)} had rows before" if args.resume else ""
+  more += f", {passed} of desktops' litter passed over" if passed else ""
   print(
     ", ".join(f"{n} {name}" for name, n in counts.items())
-    + f"; real up to {low:.3g}, fake from {high:.3g}, by"
+    + f"{more}; real up to {low:.3g}, fake from {high:.3g}, by"
     f" {program.config.model.name} in {path}"
   )
   return 1 if counts["not read"] else 0
+
+
+def model_facts(program, path: pathlib.Path, sha256: str) -> dict:
+  data = program.config.data
+  low, high = program.uncertain
+  return {
+    "path": str(path),
+    "sha256": sha256,
+    "name": program.config.model.name,
+    "size": data.size,
+    "trained_on_fakes": data.real_or_fake.fakes,
+    "real_at_most": low,
+    "fake_at_least": high,
+  }
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -350,12 +350,12 @@ def child(code, **env):
 
 
 SLOW = """
-from jaxfake.data import image_file
-def slow(source, read=image_file.read):
+from jaxfake.data import decoders
+def slow(pool, fn, item, call=decoders.Pool.call):
   while not os.path.exists(os.environ["GO"]):
     time.sleep(0.02)
-  return read(source)
-image_file.read = slow
+  return call(pool, fn, item)
+decoders.Pool.call = slow
 """
 
 

@@ -6,14 +6,18 @@ import json
 import os
 import pathlib
 import re
+import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 from PIL import Image
 import pytest
 
 from jaxfake import detect, main, sample, workdir
+from jaxfake.classifiers import detector, programs
+from jaxfake.data import litter
 
 # What refuses a file that the oracle's decoder could read.
 STATED = (
@@ -92,24 +96,33 @@ def test_a_row_for_each_file(model, tmp_path, detected):
   code, rows, out = detected(folder, "--model", model / "run")
   assert code == 1
   names = [row["file"].removeprefix(f"{folder}/") for row in rows]
-  assert names == [".hidden", "a.jpg", "link.png", "z.dcm", "deep/b.png"]
+  assert names == [
+    ".hidden",
+    "a.jpg",
+    "link.png",
+    "loop",
+    "z.dcm",
+    "deep/b.png",
+  ]
   of = dict(zip(names, rows, strict=True))
   assert list(rows[0]) == [
     "file",
     "p_fake",
     "verdict",
+    "reason",
     "error",
     "marked",
     "sha256",
+    "model",
   ]
-  for name in (".hidden", "z.dcm"):
+  for name in (".hidden", "loop", "z.dcm"):
     assert of[name]["error"] and not of[name]["p_fake"]
     assert not of[name]["verdict"]
   for name in ("a.jpg", "deep/b.png"):
     assert 0 <= float(of[name]["p_fake"]) <= 1 and not of[name]["error"]
   data = (folder / "a.jpg").read_bytes()
   assert of["a.jpg"]["sha256"] == hashlib.sha256(data).hexdigest()
-  assert "2 not read" in out
+  assert "3 not read" in out
 
 
 def test_verdicts_are_by_the_two_thresholds(model, tmp_path, detected):
@@ -127,7 +140,7 @@ def test_verdicts_are_by_the_two_thresholds(model, tmp_path, detected):
     want = "fake" if p >= high else "real" if p <= low else "uncertain"
     assert row["verdict"] == want
     assert row["marked"] == "True"  # By jaxfake.sample.
-  assert told["model"]["sha256"] == detect.model_sha256(model / "run")
+  assert told["model"]["sha256"] == programs.sha256(model / "run")
   assert told["counts"]["marked"] == 70
   assert len(told["rows"]) == 70
   assert "and 30 more" in out
@@ -148,15 +161,17 @@ class Program:
 
 def test_each_file_has_its_own_score_in_order(tmp_path):
   """More than a batch, with unreadable files among them."""
-  grays = [int(x) for x in np.linspace(0, 255, 80)]
+  grays, rng = [int(x) for x in np.linspace(30, 225, 80)], np.random.default_rng
   for i, gray in enumerate(grays):
     path = tmp_path / f"{i:03}.png"
     if i % 7 == 3:
       path.write_text("no image")
     else:
-      Image.new("L", (9, 9), gray).save(path)
-  files = detect.found([str(tmp_path)])
-  rows = list(detect.rows(Program(), files))
+      noise = rng(i).integers(gray - 30, gray + 31, (40, 40), np.uint8)
+      grays[i] = float(np.uint8(noise.mean()))
+      Image.fromarray(noise).save(path)
+  files, _ = detector.found([str(tmp_path)])
+  rows = list(detector.score(Program(), files))
   assert [row["file"] for row in rows] == files
   for i, (row, gray) in enumerate(zip(rows, grays, strict=True)):
     if i % 7 == 3:
@@ -165,6 +180,7 @@ def test_each_file_has_its_own_score_in_order(tmp_path):
       assert row["p_fake"] == pytest.approx(gray / 255)
       said = 1 + (gray / 255 >= 0.75) - (gray / 255 <= 0.25)
       assert row["verdict"] == ("real", "uncertain", "fake")[said]
+      assert row["reason"] == (detector.BETWEEN if said == 1 else None)
 
 
 def test_where_both_thresholds_are_one_every_verdict_is_given():
@@ -172,7 +188,7 @@ def test_where_both_thresholds_are_one_every_verdict_is_given():
     uncertain = (0.5, 0.5)
 
   items = [({}, np.full((4, 4, 1), v, np.uint8)) for v in (0, 127, 128, 255)]
-  said = [row["verdict"] for row in detect.judged(Sharp(), items)]
+  said = [row["verdict"] for row in detector.judged(Sharp(), items)]
   assert said == ["real", "real", "fake", "fake"]
 
 
@@ -254,3 +270,175 @@ def test_every_hostile_file_has_its_row(model, tmp_path):
     else:
       assert row["error"]
   assert seen == 330
+
+
+def noise(path, seed=0):
+  image = np.random.default_rng(seed).integers(0, 256, (40, 40), np.uint8)
+  Image.fromarray(image).save(path)
+
+
+def test_whatever_is_there_has_its_row(tmp_path, monkeypatch):
+  folder = tmp_path / "mine"
+  for name in ("closed", "deep", "__MACOSX"):
+    (folder / name).mkdir(parents=True)
+  noise(folder / "good.png")
+  noise(folder / "deep" / "._real.png")
+  noise(os.fsencode(folder) + b"/caf\xe9\n.png")
+  (folder / "annex.png").symlink_to("nowhere/at/all")
+  (folder / "linked").symlink_to(tmp_path)
+  (folder / "Thumbs.db").write_text("x")
+  os.mkfifo(folder / "pipe")
+  scandir = os.scandir
+
+  def refusing(path):
+    if str(path).endswith("closed"):
+      raise PermissionError(13, "Permission denied", str(path))
+    return scandir(path)
+
+  monkeypatch.setattr(os, "scandir", refusing)  # As root reads everything.
+  files, passed = detector.found([str(folder)])
+  assert passed == 3
+  given, none = detector.found([str(folder / "Thumbs.db")])
+  assert len(given) == 1 and none == 0
+  (folder / "good.png").rename(folder / "gone.png")  # Since it was found.
+  rows = list(detector.score(Program(), files))
+  told = {r["file"].rsplit("/", 1)[1]: r["error"] for r in rows}
+  assert told == {
+    "annex.png": "is a link that leads nowhere",
+    "caf\\xe9\\x0a.png": None,
+    "closed": told["closed"],
+    "good.png": "cannot be opened: No such file or directory",
+    "linked": "is a link to a folder, not followed",
+    "pipe": "is not a file",
+  }
+  assert told["closed"]
+
+
+def test_outputs_are_found_wanting_before_the_model_is_read(tmp_path, capsys):
+  noise(tmp_path / "a.png")
+  for flag in ("csv", "jsonl", "json"):
+    out = tmp_path / "missing" / "out"
+    argv = [str(tmp_path), "--model=nowhere", f"--{flag}={out}"]
+    assert detect.main(argv) == 2
+    assert "no such folder to write to" in capsys.readouterr().err
+
+
+def test_what_was_interrupted_is_kept_and_gone_on_with(
+  model, tmp_path, monkeypatch
+):
+  folder = tmp_path / "mine"
+  folder.mkdir()
+  for i in range(40):
+    noise(folder / f"{i:02}.png", i)
+  outs = {x: tmp_path / f"out.{x}" for x in ("csv", "jsonl", "json")}
+  argv = [str(folder), f"--model={model / 'run'}"]
+  flags = [f"--{x}={path}" for x, path in outs.items()]
+  score = detector.score
+
+  def interrupted(*args):
+    for i, row in enumerate(score(*args)):
+      if i == 35:
+        raise KeyboardInterrupt
+      yield row
+
+  monkeypatch.setattr(detector, "score", interrupted)
+  assert detect.main([*argv, *flags]) == 130
+  monkeypatch.setattr(detector, "score", score)
+  told = json.loads(outs["json"].read_text())
+  assert told["complete"] is False and len(told["rows"]) == 35
+  assert len(outs["jsonl"].read_text().splitlines()) == 35
+  for x in ("csv", "jsonl"):  # As a kill leaves it.
+    with open(outs[x], "a") as file:
+      file.write(outs[x].read_text().splitlines()[-1][:30])
+  noise(folder / "03.png", 99)  # Changed since.
+  assert detect.main([*argv, *flags[:2], "--resume"]) == 0
+  rows = workdir.read_csv(outs["csv"])
+  names = [pathlib.Path(r["file"]).name for r in rows]
+  assert names[35:] == ["03.png"] + [f"{i}.png" for i in range(35, 40)]
+  lines = [json.loads(x) for x in outs["jsonl"].read_text().splitlines()]
+  assert [r["file"] for r in lines] == [r["file"] for r in rows]
+  assert rows[3]["sha256"] != rows[35]["sha256"]
+  changed = outs["csv"].read_text().replace(rows[0]["model"], "f" * 64)
+  outs["csv"].write_text(changed)
+  assert detect.main([*argv, flags[0], "--resume"]) == 2
+  assert outs["csv"].read_text() == changed
+
+
+def rest_of(folder, names, place):
+  """A copy of the named files alone."""
+  for name in names:
+    (place / name).parent.mkdir(parents=True, exist_ok=True)
+    (place / name).write_bytes((folder / name).read_bytes())
+  return place
+
+
+@pytest.mark.parametrize(
+  "flags",
+  [
+    ["model.name=cnn"],
+    ["model.name=decision_tree"],
+    ["model.name=decision_tree", "classical.features=pixels,network"],
+    ["model.name=reservoir"],
+  ],
+)
+def test_the_hash_covers_all_that_a_score_depends_on(flags, tmp_path):
+  argv = [f"--config.{x}" for x in flags]
+  config = main.parse(["", "--config=configs/classifier.py:tiny", *argv])[0]
+  run = tmp_path / "run"
+  assert main.train(config, run) == 0
+  names, digest = programs.files(run), programs.sha256(run)
+  copy = rest_of(run, names, tmp_path / "copy")
+  assert programs.sha256(copy) == digest
+  size = config.data.size
+  images = np.random.default_rng(0).integers(
+    0, 256, (4, size, size, 1), np.uint8
+  )
+  whole, alone = (programs.load(x).probabilities(images) for x in (run, copy))
+  np.testing.assert_array_equal(whole, alone)  # Nothing else was read.
+  for name in filter(lambda x: (copy / x).stat().st_size, names):
+    data = (copy / name).read_bytes()
+    last = b" " if name.endswith(".json") else bytes([data[-1] ^ 1])
+    (copy / name).write_bytes(data[:-1] + last)
+    assert programs.sha256(copy) != digest
+    (copy / name).write_bytes(data)
+  for folder in {(copy / name).parent for name in names}:
+    for name in (".DS_Store", "._best.json", "Thumbs.db"):
+      assert litter.is_litter(name)
+      (folder / name).write_text("x")
+  assert programs.sha256(copy) == digest
+
+
+DETECT_SLOWLY = """
+import sys, time
+from jaxfake import detect
+from jaxfake.classifiers import detector
+def slowly(*args, score=detector.score):
+  for row in score(*args):
+    yield row
+    time.sleep(0.2)
+detector.score = slowly
+sys.exit(detect.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
+def test_rows_outlive_their_process(sent, model, tmp_path):
+  folder, out = tmp_path / "mine", tmp_path / "out.jsonl"
+  folder.mkdir()
+  for i in range(40):
+    noise(folder / f"{i:02}.png", i)
+  argv = [str(folder), f"--model={model / 'run'}", f"--jsonl={out}"]
+  command = [sys.executable, "-c", DETECT_SLOWLY, *argv]
+  with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as child:
+    while not out.exists() or out.read_text().count("\n") < 3:
+      assert child.poll() is None
+      time.sleep(0.02)
+    child.send_signal(sent)
+    said = child.communicate(timeout=60)[1]
+  assert child.returncode == (130 if sent == signal.SIGINT else -9)
+  assert "Traceback" not in said
+  before = out.read_text().count("\n")
+  assert before < 40
+  assert detect.main([*argv, "--resume"]) == 0
+  rows = [json.loads(line) for line in out.read_text().splitlines()]
+  assert [r["file"] for r in rows] == sorted(map(str, folder.iterdir()))

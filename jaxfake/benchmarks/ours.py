@@ -14,10 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxfake import data, detect, loop, platform, sample, task, workdir
+from jaxfake import data, loop, platform, sample, task, workdir
 from jaxfake.benchmarks import cases
 from jaxfake.benchmarks.cases import Case
-from jaxfake.classifiers import features, neural, programs
+from jaxfake.classifiers import detector, features, neural, programs
 from jaxfake.data import feed, pipeline, work
 from jaxfake.generators import gan
 
@@ -136,15 +136,15 @@ def reading(case: Case, folder: pathlib.Path) -> Callable[[int], int]:
 
 def detecting(case: Case, folder: pathlib.Path) -> Callable[[int], int]:
   c = config(case, **{"data.name": "real_or_fake"})
-  classes = detect.VERDICTS[::2]
+  classes = detector.VERDICTS[::2]
   score = platform.jit(neural.scorer(c, len(classes)))
   score = functools.partial(score, random_variables(c, len(classes)))
   logits = lambda x: features.in_batches(score, x, programs.BATCH)
   program = programs.Classifier(c, classes, logits, 1.0, 0.5, (0.1, 0.9))
-  files = detect.found([str(folder / "images")])
+  files, _ = detector.found([str(folder / "images")])
 
   def run(_: int) -> int:
-    rows = list(detect.rows(program, files))
+    rows = list(detector.score(program, files))
     return sum(row["verdict"] is not None for row in rows)
 
   return run

@@ -73,6 +73,11 @@ class Classical:
         layers.setdefault(layer, {})[array] = value
       self._network = features.Network(self._config.network, variables)
 
+  def files(self) -> list[str]:
+    """The names of what `load` reads."""
+    network = "network" in self._config.features.split(",")
+    return ["model.skops", *["network.safetensors"] * network]
+
   def parameters(self) -> dict[str, int]:
     """All, and those that were learnt."""
     learnt = int(classical.parameters(self._model))
@@ -99,6 +104,10 @@ class Reservoir:
 
   def load(self, folder: pathlib.Path) -> None:
     self._model = reservoir.load(folder / "model.npz")
+
+  def files(self) -> list[str]:
+    """The names of what `load` reads."""
+    return ["model.npz"]
 
   def parameters(self) -> dict[str, int]:
     """All, and those that were learnt."""

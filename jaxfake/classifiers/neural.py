@@ -19,6 +19,7 @@ from jaxfake import (
   workdir,
 )
 from jaxfake.classifiers import evaluation
+from jaxfake.data import litter
 from jaxfake.models import layers, pretrained, winograd
 from jaxfake.task import Rows, Task
 
@@ -353,3 +354,15 @@ def load(path: pathlib.Path):
     if not best.found:
       raise errors.ConfigError(f"{path} has no model yet: no best.json")
     return config, best.restore(like)
+
+
+def files(path: pathlib.Path) -> list[str]:
+  """The names of what `load` reads in a run's folder, below it."""
+  steps = [p for p in (path / "best").iterdir() if p.name.isdigit()]
+  model = [
+    str(file.relative_to(path))
+    for step in steps
+    for file in step.rglob("*")
+    if file.is_file() and not litter.is_litter(file.name)
+  ]
+  return ["config.json", "dataset.json", "best.json", *model]

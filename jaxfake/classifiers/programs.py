@@ -6,6 +6,7 @@ one outward thing, a Classifier.
 
 from collections.abc import Callable
 import functools
+import hashlib
 import pathlib
 from typing import NamedTuple
 
@@ -100,6 +101,26 @@ def load(path: pathlib.Path) -> Classifier:
     told["threshold"],
     told["uncertain"],
   )
+
+
+def files(path: pathlib.Path) -> list[str]:
+  """The names of all files in a run's folder that its scores depend on."""
+  result = workdir.read_json(path / "result.json")
+  config = ml_collections.ConfigDict(result["config"])
+  if config.model.name in models.MODELS:
+    own = neural.files(path)
+  else:
+    own = fitted.program(config).files()
+  return sorted({"result.json", *own})
+
+
+def sha256(path: pathlib.Path) -> str:
+  """Hash of the names and bytes of `files`: of what a score depends on."""
+  digest = hashlib.sha256()
+  for name in files(path):
+    digest.update(name.encode() + b"\0")
+    digest.update(hashlib.sha256((path / name).read_bytes()).digest())
+  return digest.hexdigest()
 
 
 def _network(path: pathlib.Path, num_classes: int) -> Callable:

@@ -185,7 +185,7 @@ def entries(data) -> tuple[list[folders.Entry], tuple[str, ...]]:
 
 def _folder(data):
   """Returns builder class, recipe, facts and litter of a folder of images."""
-  from jaxfake.data import builders, generated, grouping, work
+  from jaxfake.data import builders, decoders, generated, grouping, reading
 
   if data.name == "generated":
     found = folders.Listing(*generated.entries(data.dir, data.split), 0)
@@ -204,8 +204,8 @@ def _folder(data):
       s: [e for e in found.entries if e.split == s] for s in folders.SPLITS
     },
     classes=found.classes,
-    read=builders.read_entry,
-    pool=work.threads,
+    read=reading.read_entry,
+    pool=functools.partial(decoders.Pool, reading.place),
     unreadable=data.unreadable,
     **options,
   )

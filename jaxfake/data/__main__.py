@@ -58,12 +58,15 @@ def _check(args):
   if args.name == "phantom":
     print("phantom: drawn, not read; there are no files to check")
     return 0
-  from jaxfake.data import builders, image_file, work
+  from jaxfake.data import decoders, image_file, reading, work
 
   entries, _ = data.entries(_config(args))
   bad = []
-  with work.threads() as pool, work.shown("checking", len(entries)) as advance:
-    for record in work.in_order(pool, builders.read_entry, entries):
+  with (
+    decoders.Pool(reading.place) as pool,
+    work.shown("checking", len(entries)) as advance,
+  ):
+    for record in work.in_order(pool, reading.read_entry, entries):
       advance()
       if isinstance(record, image_file.ImageError):
         bad.append(record)

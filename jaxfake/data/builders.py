@@ -19,44 +19,11 @@ from PIL import Image
 import tensorflow_datasets as tfds
 
 from jaxfake import errors
-from jaxfake.data import folders, generated, image_file, patients, work
+from jaxfake.data import folders, image_file, patients, work
+from jaxfake.data.reading import Png, png
 
 UNLABELLED = "(no class)"  # Counted under this name; label -1.
 SHARD = 256  # Images; TFDS holds one shard in memory while it is written.
-
-
-@dataclasses.dataclass(frozen=True)
-class Png:
-  """An image made ready: PNG bytes, (h, w), and its source's sha256."""
-
-  data: bytes
-  shape: tuple[int, int]
-  sha256: bytes
-
-
-def png(image: np.ndarray) -> bytes:
-  """uint8 (h, w) -> PNG bytes, weakly compressed: it is read every epoch."""
-  out = io.BytesIO()
-  Image.fromarray(image).save(out, "PNG", compress_level=1)
-  return out.getvalue()
-
-
-def read_entry(entry: folders.Entry) -> dict | image_file.ImageError:
-  """Returns an entry's record, or the ImageError, for the builder to list."""
-  try:
-    data = generated.read_bytes(entry)
-    image = image_file.read(data)
-  except image_file.ImageError as error:
-    place = "" if entry.record is None else f"[{entry.record}]"
-    return image_file.ImageError(entry.path + place, error.reason)
-  digest = hashlib.sha256(data).digest()
-  return {
-    "image": Png(png(image), image.shape, digest),
-    "label": entry.label,
-    "patient": entry.patient,
-    "id": entry.id,
-    **entry.extra,
-  }
 
 
 def draw_phantom(item: tuple[int, int, int, bool]) -> dict:

@@ -11,8 +11,6 @@ import threading
 import time
 import types
 
-from rich import console, progress
-
 
 def cores() -> int:
   """Returns the number of cores this process may use."""
@@ -56,14 +54,25 @@ def processes() -> futures.ProcessPoolExecutor:
   pool = futures.ProcessPoolExecutor(
     n, multiprocessing.get_context("spawn"), initializer=end_with_parent
   )
-  main = sys.modules["__main__"]
-  sys.modules["__main__"] = types.ModuleType("__main__")
-  try:
+  with without_main():
     for _ in range(n):  # Each submission starts one worker.
       pool.submit(os.getpid)
-  finally:
-    sys.modules["__main__"] = main
   return pool
+
+
+_swapped = threading.Lock()
+
+
+@contextlib.contextmanager
+def without_main() -> Iterator[None]:
+  """Processes spawned within do not import the caller's __main__."""
+  with _swapped:
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+      yield
+    finally:
+      sys.modules["__main__"] = main
 
 
 def end_with_parent():
@@ -86,6 +95,8 @@ def shown(what: str, total: int) -> Iterator[Callable[[], None]]:
   A bar on a terminal, else a line on stderr every ten seconds.
   """
   if sys.stderr.isatty():
+    from rich import console, progress  # Workers, which show nothing, skip it.
+
     columns = (
       progress.TextColumn("{task.description}"),
       progress.BarColumn(),

@@ -1,0 +1,174 @@
+"""The detector's core: a stream of files to a stream of rows.
+
+`score` holds a batch and nothing else, and shows nothing: a command, a page or
+a listener consumes it row by row.
+"""
+
+from collections.abc import Iterable, Iterator
+import hashlib
+import os
+import pathlib
+import re
+
+import numpy as np
+
+from jaxfake import errors
+from jaxfake.data import decoders, image_file, litter, work
+
+VERDICTS = "real", "uncertain", "fake"
+BETWEEN = "between the thresholds"
+FIELDS = (
+  "file",
+  "p_fake",
+  "verdict",
+  "reason",
+  "error",
+  "marked",
+  "sha256",
+  "model",
+)
+
+
+def load(path: pathlib.Path):
+  """The detector in a run's folder. Raises ConfigError where there is none."""
+  from jaxfake.classifiers import programs
+
+  program = programs.load(path)
+  if program.classes != VERDICTS[::2]:
+    raise errors.ConfigError(
+      f"--model {path} tells {' from '.join(program.classes)}: expected a"
+      " detector, of real and fake (data.name=real_or_fake)"
+    )
+  return program
+
+
+def found(paths: list[str]) -> tuple[list[str], int]:
+  """(all that is given or in a folder given, each once, in order; how much
+  litter of desktops was passed over).
+
+  Whatever is no folder is in there, and so are folders that may not be listed
+  and links to folders, which are not followed: each gets its row. Raises
+  ConfigError where a path does not exist, or nothing is found.
+  """
+  places, passed = {}, 0
+  for path in paths:
+    if not os.path.isdir(path):
+      if not os.path.lexists(path):
+        raise errors.ConfigError(f"{printable(path)}: no such file or folder")
+      places[path] = None
+      continue
+    closed = lambda error: places.update({error.filename: None})
+    for folder, folders, names in os.walk(path, onerror=closed):
+      join = lambda name, folder=folder: os.path.join(folder, name)
+      links = [x for x in folders if os.path.islink(join(x))]
+      kept = [x for x in (*names, *links) if not litter.is_litter(x)]
+      opened = [x for x in folders if not litter.is_litter(x)]
+      passed += len(names) + len(links) - len(kept)
+      passed += len(set(folders) - set(opened) - set(links))
+      folders[:] = sorted(set(opened) - set(links))
+      places.update(dict.fromkeys(map(join, sorted(kept))))
+  if not places:
+    raise errors.ConfigError(f"{', '.join(paths)}: no file in there")
+  return list(places), passed
+
+
+def printable(name: str) -> str:
+  r"""A name of any bytes as one line of text: what is not UTF-8 or controls a
+  terminal is written \xNN."""
+  text = os.fsencode(name).decode("utf-8", "backslashreplace")
+  return re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda c: f"\\x{ord(c[0]):02x}", text)
+
+
+def opened(path: str) -> bytes:
+  """A file's bytes, or an ImageError that says what else is there."""
+  if os.path.isdir(path):
+    if os.path.islink(path):
+      raise image_file.ImageError(path, "is a link to a folder, not followed")
+    try:
+      os.scandir(path).close()
+    except OSError as error:
+      reason = f"is a folder that cannot be listed: {error.strerror}"
+      raise image_file.ImageError(path, reason) from error
+  if os.path.islink(path) and not os.path.exists(path):
+    raise image_file.ImageError(path, "is a link that leads nowhere")
+  return image_file.read_bytes(path)
+
+
+def sha256(path: str, data: bytes) -> str:
+  """Of a file whose first bytes were read."""
+  if len(data) <= image_file.MAX_BYTES:
+    return hashlib.sha256(data).hexdigest()
+  with open(path, "rb") as file:  # Too large to hold; only its start was read.
+    return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def examine(path: str) -> tuple[dict, np.ndarray | None]:
+  """What a file holds, (facts, gray or None), in a worker."""
+  from jaxfake.data import marks, radiograph
+
+  facts = {}
+  try:
+    data = opened(path)
+    facts["sha256"] = sha256(path, data)
+    facts["marked"] = marks.marked(data)
+    gray = image_file.read(data)
+  except image_file.ImageError as error:
+    return facts | {"error": error.reason}, None
+  if reason := radiograph.no_radiograph(gray):
+    return facts | {"verdict": "uncertain", "reason": reason}, None
+  return facts, gray
+
+
+def score(
+  program, files: Iterable[str], pool: decoders.Pool | None = None
+) -> Iterator[dict]:
+  """A row of FIELDS for each file, in order; some are read ahead, by workers.
+
+  What is no radiograph is `uncertain` without a p_fake.
+  """
+  from jaxfake.classifiers import programs
+
+  waiting = []
+  with work.threads() as threads, pool or decoders.Pool() as readers:
+
+    def read(path):
+      row = dict.fromkeys(FIELDS) | {"file": printable(path)}
+      answer = readers.call(examine, path)
+      if isinstance(answer, image_file.ImageError):
+        return row | {"error": answer.reason} | _hash(path), None
+      facts, gray = answer
+      return row | facts, None if gray is None else program.canonical(gray)
+
+    for item in work.in_order(threads, read, files):
+      waiting.append(item)
+      if len(waiting) == programs.BATCH:
+        yield from judged(program, waiting)
+        waiting = []
+    yield from judged(program, waiting)
+
+
+def _hash(path):
+  """The hash of a file that its decoder did not live to tell."""
+  if not os.path.isfile(path):
+    return {}
+  try:
+    with open(path, "rb") as file:
+      return {"sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+  except OSError:
+    return {}  # Gone since; the row has an error already.
+
+
+def judged(program, items: list) -> Iterator[dict]:
+  """The rows of some files with their verdicts."""
+  images = [image for _, image in items if image is not None]
+  p = iter(program.probabilities(np.stack(images))[:, 1] if images else ())
+  low, high = program.uncertain
+  for row, image in items:
+    if image is not None:
+      value = float(next(p))
+      said = (
+        "fake" if value >= high else "real" if value <= low else "uncertain"
+      )
+      reason = BETWEEN if said == "uncertain" else None
+      row = row | {"p_fake": value, "verdict": said, "reason": reason}
+    yield row
