@@ -96,14 +96,12 @@ def rows_before(outputs: list, model: str) -> list[dict[str, str]]:
 
   Raises ConfigError where another model gave a row.
   """
-  from jaxfake import writers
   from jaxfake.classifiers import detector
 
   done = []
   for kind, path in outputs:
-    writers.mend(path)
     told = {}
-    for row in kind.rows(path, detector.FIELDS) if os.path.exists(path) else ():
+    for row in kind.rows(path, detector.FIELDS):
       if row["model"] != model:
         raise errors.ConfigError(
           f"--resume: {path} has verdicts of another model"
@@ -116,53 +114,36 @@ def rows_before(outputs: list, model: str) -> list[dict[str, str]]:
 
 def run(args) -> int:
   from jaxfake import writers
-  from jaxfake.classifiers import detector, programs
-  from jaxfake.data import work
+  from jaxfake.classifiers import detector
 
   kinds = (writers.Csv, args.csv), (writers.JsonLines, args.jsonl)
   outputs = [(kind, path) for kind, path in kinds if path]
   if args.resume and (args.json or not outputs):
     raise errors.ConfigError("--resume goes on with --csv or --jsonl alone")
-  (files, passed), path = detector.found(args.paths), pathlib.Path(args.model)
-  for _, out in outputs + [(None, args.json)] * bool(args.json):
-    if not os.path.isdir(os.path.dirname(out) or "."):
-      raise errors.ConfigError(f"{out}: there is no such folder to write to")
-  program, model = detector.load(path), programs.sha256(path)
-  total = len(files)
-  if args.resume:
-    files = list(unfinished(files, rows_before(outputs, model)))
-  table, said = Table(), (*detector.VERDICTS, "not read", "marked")
-  counts = dict.fromkeys(said, 0)
-  low, high = program.uncertain
+  places = [path for _, path in outputs] + [args.json] * bool(args.json)
+  if len({os.path.realpath(path) for path in places}) < len(places):
+    raise errors.ConfigError(f"{places[0]}: expected a file for each output")
+  for place in places:
+    if not os.path.isdir(os.path.dirname(place) or "."):
+      raise errors.ConfigError(f"{place}: there is no such folder to write to")
+  files, passed = detector.found(args.paths, places)
   with contextlib.ExitStack() as stack:
-    sinks = [k(out, detector.FIELDS, args.resume) for k, out in outputs]
-    if args.json:
-      facts = model_facts(program, path, model)
-      whole = writers.Json(args.json, facts)
-      sinks.append(whole)
+    keep = lambda sink: stack.enter_context(contextlib.closing(sink))
+    sinks = [keep(k(out, detector.FIELDS, args.resume)) for k, out in outputs]
+    whole = keep(writers.Json(args.json)) if args.json else None
+    detector.start()
+    path = pathlib.Path(args.model)
+    program, model = detector.load(path)
+    total = len(files)
+    if args.resume:
+      files = list(unfinished(files, rows_before(outputs, model)))
     for sink in sinks:
-      stack.callback(sink.close)
-    complete = False
-    try:
-      with (
-        contextlib.closing(detector.score(program, files)) as rows,
-        work.shown("files", len(files)) as advance,
-      ):
-        for row in rows:
-          row["model"] = model
-          for sink in sinks:
-            sink.write(row)
-          table.add(row)
-          if row["verdict"]:
-            counts[row["verdict"]] += 1
-          counts["not read"] += row["error"] is not None
-          counts["marked"] += bool(row["marked"])
-          advance()
-      complete = True
-    finally:
-      if args.json:
-        whole.finish(counts, complete)
+      sink.begin()
+    if whole:
+      whole.begin(model_facts(program, path, model))
+    table, counts = scored(program, model, files, sinks, whole)
   print(table.text())
+  low, high = program.uncertain
   more = f", {total - len(files)} had rows before" if args.resume else ""
   more += f", {passed} of desktops' litter passed over" if passed else ""
   print(
@@ -171,6 +152,35 @@ def run(args) -> int:
     f" {program.config.model.name} in {path}"
   )
   return 1 if counts["not read"] else 0
+
+
+def scored(program, model, files, sinks, whole) -> tuple[Table, dict]:
+  """Writes each file's row as it comes; returns what is said of all."""
+  from jaxfake.classifiers import detector
+  from jaxfake.data import work
+
+  said = (*detector.VERDICTS, "not read", "marked")
+  table, counts, complete = Table(), dict.fromkeys(said, 0), False
+  try:
+    with (
+      contextlib.closing(detector.score(program, files)) as rows,
+      work.shown("files", len(files)) as advance,
+    ):
+      for row in rows:
+        row["model"] = model
+        for sink in [*sinks, whole] if whole else sinks:
+          sink.write(row)
+        table.add(row)
+        if row["verdict"]:
+          counts[row["verdict"]] += 1
+        counts["not read"] += row["error"] is not None
+        counts["marked"] += bool(row["marked"])
+        advance()
+    complete = True
+  finally:
+    if whole:
+      whole.finish(counts, complete)
+  return table, counts
 
 
 def model_facts(program, path: pathlib.Path, sha256: str) -> dict:
@@ -189,14 +199,9 @@ def model_facts(program, path: pathlib.Path, sha256: str) -> dict:
 
 def main(argv: list[str] | None = None) -> int:
   args = parser().parse_args(argv)
-  try:
-    return run(args)
-  except (errors.UserError, OSError) as error:
-    print(f"jaxfake.detect: {error}", file=sys.stderr)
-    return 2
-  except KeyboardInterrupt:
-    print("jaxfake.detect: interrupted", file=sys.stderr)
-    return 130
+  from jaxfake import processes
+
+  return processes.exit_code("jaxfake.detect", lambda: run(args))
 
 
 if __name__ == "__main__":

@@ -1,25 +1,49 @@
 """Where rows of verdicts go, one by one: CSV, JSON lines, JSON.
 
-Each is opened, and so found writable, before anything is scored. Rows of CSV
-and JSON lines are on disk as soon as they are made; a last line that a kill
-left half written is dropped when a file is gone on with.
+Each is opened, and so found writable, before a model is loaded; what a file
+held is kept until `begin`. Rows of CSV and JSON lines are on disk as soon as
+they are made; a last line that a kill left half written is dropped when a file
+is gone on with.
 """
 
+from collections.abc import Iterator
 import csv
+import itertools
 import json
 import os
 import pathlib
+import stat
 
 from jaxfake import errors
 
 
-class Csv:
-  """Rows with a header; `resume` goes on where a file ends."""
+class _Lines:
+  """A file of rows, a line each; `resume` goes on where it ends."""
 
   def __init__(self, path: str, fields: tuple[str, ...], resume: bool):
-    self._file, size = _opened(path, resume)
-    self._writer = csv.DictWriter(self._file, fields, lineterminator="\n")
-    if not size:
+    self._path, self._fields, self._resume = path, fields, resume
+    self._unused = not os.path.lexists(path)
+    self._file = _open(path, "a")
+
+  def begin(self) -> None:
+    """Empties the file, or drops what follows its last whole line."""
+    self._unused = False
+    if stat.S_ISREG(os.fstat(self._file.fileno()).st_mode):
+      self._file.truncate(_whole(self._path) if self._resume else 0)
+
+  def close(self) -> None:
+    self._file.close()
+    if self._unused:
+      os.unlink(self._path)
+
+
+class Csv(_Lines):
+  """Rows with a header."""
+
+  def begin(self) -> None:
+    super().begin()
+    self._writer = csv.DictWriter(self._file, self._fields, lineterminator="\n")
+    if not os.fstat(self._file.fileno()).st_size:
       self._writer.writeheader()
       self._file.flush()
 
@@ -27,46 +51,38 @@ class Csv:
     self._writer.writerow(row)
     self._file.flush()
 
-  def close(self) -> None:
-    self._file.close()
-
   @staticmethod
-  def rows(path: str, fields: tuple[str, ...]) -> list[dict]:
+  def rows(path: str, fields: tuple[str, ...]) -> Iterator[dict]:
     """The whole rows of a file, its values as text, "" for None."""
-    with open(path, newline="") as file:
+    with open(path, newline="", encoding="utf-8") as opened:
+      file = itertools.takewhile(lambda line: line.endswith("\n"), opened)
       reader = csv.DictReader(file)
       if tuple(reader.fieldnames or ()) not in ((), fields):
         raise errors.ConfigError(
           f"{path}: expected the columns {','.join(fields)}"
         )
-      return list(reader)
+      yield from reader
 
 
-class JsonLines:
-  """An object a line; `resume` goes on where a file ends."""
-
-  def __init__(self, path: str, fields: tuple[str, ...], resume: bool):
-    del fields  # Each line has its own names.
-    self._file, _ = _opened(path, resume)
+class JsonLines(_Lines):
+  """An object a line."""
 
   def write(self, row: dict) -> None:
     self._file.write(json.dumps(row) + "\n")
     self._file.flush()
 
-  def close(self) -> None:
-    self._file.close()
-
   @staticmethod
-  def rows(path: str, fields: tuple[str, ...]) -> list[dict]:
+  def rows(path: str, fields: tuple[str, ...]) -> Iterator[dict]:
     """The whole rows of a file."""
-    with open(path) as file:
-      try:
-        rows = [json.loads(line) for line in file]
-      except ValueError as error:
-        raise errors.ConfigError(f"{path}: is not JSON lines") from error
-    if not all(isinstance(x, dict) and x.keys() == set(fields) for x in rows):
-      raise errors.ConfigError(f"{path}: expected objects of {fields}")
-    return rows
+    with open(path, encoding="utf-8") as opened:
+      for line in itertools.takewhile(lambda x: x.endswith("\n"), opened):
+        try:
+          row = json.loads(line)
+        except ValueError as error:
+          raise errors.ConfigError(f"{path}: is not JSON lines") from error
+        if not isinstance(row, dict) or row.keys() != set(fields):
+          raise errors.ConfigError(f"{path}: expected objects of {fields}")
+        yield row
 
 
 class Json:
@@ -76,11 +92,14 @@ class Json:
   interrupted run calls too. A kill leaves the part alone.
   """
 
-  def __init__(self, path: str, model: dict):
+  def __init__(self, path: str):
     self._path, self._part = pathlib.Path(path), pathlib.Path(f"{path}.part")
     if self._path.is_dir():
       raise errors.ConfigError(f"{path}: is a folder")
-    self._file = _open(str(self._part), "w")
+    self._file, self._unused = _open(str(self._part), "w"), True
+
+  def begin(self, model: dict) -> None:
+    self._unused = False
     self._file.write('{"model": ' + json.dumps(model) + ',\n"rows": [')
     self._comma = "\n"
 
@@ -96,22 +115,14 @@ class Json:
 
   def close(self) -> None:
     self._file.close()
+    if self._unused:
+      self._part.unlink()
 
 
-def mend(path: str) -> None:
-  """Drops what follows the last whole line."""
-  if not os.path.isfile(path):
-    return
-  with open(path, "r+b") as file:
-    end = 0
-    for line in file:
-      end += len(line) if line.endswith(b"\n") else 0
-    file.truncate(end)
-
-
-def _opened(path, resume):
-  file = _open(path, "a" if resume else "w")
-  return file, os.fstat(file.fileno()).st_size
+def _whole(path):
+  """The bytes up to the end of the last whole line."""
+  with open(path, "rb") as file:
+    return sum(len(line) for line in file if line.endswith(b"\n"))
 
 
 def _open(path, mode):

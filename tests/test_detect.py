@@ -1,6 +1,7 @@
 """A user's files: a row for each, whatever it is."""
 
 import csv
+import functools
 import hashlib
 import json
 import os
@@ -17,7 +18,7 @@ import pytest
 
 from jaxfake import detect, main, sample, workdir
 from jaxfake.classifiers import detector, programs
-from jaxfake.data import litter
+from jaxfake.data import litter, pipeline
 
 # What refuses a file that the oracle's decoder could read.
 STATED = (
@@ -151,8 +152,9 @@ class Program:
 
   uncertain = (0.25, 0.75)
 
-  def canonical(self, gray):
-    return np.full((4, 4, 1), gray.mean(), np.uint8)
+  canonical = staticmethod(
+    functools.partial(pipeline.fit, size=1, how="stretch", kernel="box")
+  )
 
   def probabilities(self, images):
     p = images.mean((1, 2, 3)) / 255
@@ -168,7 +170,7 @@ def test_each_file_has_its_own_score_in_order(tmp_path):
       path.write_text("no image")
     else:
       noise = rng(i).integers(gray - 30, gray + 31, (40, 40), np.uint8)
-      grays[i] = float(np.uint8(noise.mean()))
+      grays[i] = int(Program.canonical(noise)[0, 0])
       Image.fromarray(noise).save(path)
   files, _ = detector.found([str(tmp_path)])
   rows = list(detector.score(Program(), files))
@@ -187,7 +189,7 @@ def test_where_both_thresholds_are_one_every_verdict_is_given():
   class Sharp(Program):
     uncertain = (0.5, 0.5)
 
-  items = [({}, np.full((4, 4, 1), v, np.uint8)) for v in (0, 127, 128, 255)]
+  items = [({}, np.full((4, 4), v, np.uint8)) for v in (0, 127, 128, 255)]
   said = [row["verdict"] for row in detector.judged(Sharp(), items)]
   assert said == ["real", "real", "fake", "fake"]
 
@@ -409,7 +411,8 @@ def test_the_hash_covers_all_that_a_score_depends_on(flags, tmp_path):
 
 
 DETECT_SLOWLY = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # Ignored by nohup.
 from jaxfake import detect
 from jaxfake.classifiers import detector
 def slowly(*args, score=detector.score):

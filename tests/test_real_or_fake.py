@@ -47,7 +47,7 @@ def test_equalised_breaks_ties_by_what_is_around():
 @given(IMAGES)
 def test_canonical_images_differ_in_the_picture_alone(image):
   c = config(size=32, real_or_fake__frame=0.125)
-  out = real_or_fake.canonical(image, c)
+  out = real_or_fake.canonical(c)(image)
   assert out.shape == (32, 32) and out.dtype == np.uint8
   inside = out[4:-4, 4:-4]
   assert out.sum() == inside.sum()  # The frame is black.
@@ -59,7 +59,7 @@ def test_without_frame_and_equalising_it_is_the_fitted_image():
   c = config(real_or_fake__frame=0.0, real_or_fake__equalise=False)
   image = np.random.default_rng(0).integers(0, 256, (50, 40), np.uint8)
   want = pipeline.fit(image, c.size, c.fit, c.kernel)
-  np.testing.assert_array_equal(real_or_fake.canonical(image, c), want)
+  np.testing.assert_array_equal(real_or_fake.canonical(c)(image), want)
 
 
 def test_every_image_passes_through_the_generators_size():
@@ -67,10 +67,10 @@ def test_every_image_passes_through_the_generators_size():
   c = config(size=36, real_or_fake__via=32, real_or_fake__equalise=False)
   image = np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8)
   small = pipeline.fit(image, 32, c.fit, c.kernel)
-  want = real_or_fake.canonical(small, c)
-  np.testing.assert_array_equal(real_or_fake.canonical(image, c), want)
+  want = real_or_fake.canonical(c)(small)
+  np.testing.assert_array_equal(real_or_fake.canonical(c)(image), want)
   c.real_or_fake.via = 0
-  assert (real_or_fake.canonical(image, c) != want).any()
+  assert (real_or_fake.canonical(c)(image) != want).any()
 
 
 FINDINGS = st.lists(st.integers(0, 2), min_size=1, max_size=30)

@@ -354,9 +354,7 @@ def detecting(
 ) -> Callable[[int], int]:
   changes = {"data.name": "real_or_fake"}
   data = cases.config(case, platform(), **changes).data
-  files = Files(
-    folder / "images", functools.partial(real_or_fake.canonical, data=data)
-  )
+  files = Files(folder / "images", real_or_fake.canonical(data))
   batches, score = loader(files, n, place), scorer(case, place)
 
   @torch.no_grad()

@@ -4,8 +4,11 @@
 a listener consumes it row by row.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+import contextlib
+import functools
 import hashlib
+import itertools
 import os
 import pathlib
 import re
@@ -29,8 +32,11 @@ FIELDS = (
 )
 
 
-def load(path: pathlib.Path):
-  """The detector in a run's folder. Raises ConfigError where there is none."""
+def load(path: pathlib.Path) -> tuple:
+  """The detector in a run's folder, and the sha256 of all that it is.
+
+  Raises ConfigError where there is none.
+  """
   from jaxfake.classifiers import programs
 
   program = programs.load(path)
@@ -39,16 +45,17 @@ def load(path: pathlib.Path):
       f"--model {path} tells {' from '.join(program.classes)}: expected a"
       " detector, of real and fake (data.name=real_or_fake)"
     )
-  return program
+  return program, programs.sha256(path)
 
 
-def found(paths: list[str]) -> tuple[list[str], int]:
+def found(paths: list[str], but: Sequence[str] = ()) -> tuple[list[str], int]:
   """(all that is given or in a folder given, each once, in order; how much
   litter of desktops was passed over).
 
   Whatever is no folder is in there, and so are folders that may not be listed
-  and links to folders, which are not followed: each gets its row. Raises
-  ConfigError where a path does not exist, or nothing is found.
+  and links to folders, which are not followed: each gets its row. `but` the
+  command's own outputs, found there by a second run. Raises ConfigError where a
+  path does not exist, or nothing is found.
   """
   places, passed = {}, 0
   for path in paths:
@@ -67,8 +74,12 @@ def found(paths: list[str]) -> tuple[list[str], int]:
       passed += len(set(folders) - set(opened) - set(links))
       folders[:] = sorted(set(opened) - set(links))
       places.update(dict.fromkeys(map(join, sorted(kept))))
+  own = {os.path.realpath(path) for path in but}
+  if own:
+    places = {x: None for x in places if os.path.realpath(x) not in own}
   if not places:
-    raise errors.ConfigError(f"{', '.join(paths)}: no file in there")
+    names = ", ".join(map(printable, paths))
+    raise errors.ConfigError(f"{names}: no file in there")
   return list(places), passed
 
 
@@ -102,8 +113,15 @@ def sha256(path: str, data: bytes) -> str:
     return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def examine(path: str) -> tuple[dict, np.ndarray | None]:
-  """What a file holds, (facts, gray or None), in a worker."""
+def whole(gray: np.ndarray) -> np.ndarray:
+  """The picture as it is: the `canonical` of a program that looks at pixels."""
+  return gray
+
+
+def examine(
+  path: str, canonical: Callable = whole
+) -> tuple[dict, np.ndarray | None]:
+  """What a file holds, (facts, canonical(gray) or None), in a worker."""
   from jaxfake.data import marks, radiograph
 
   facts = {}
@@ -116,7 +134,12 @@ def examine(path: str) -> tuple[dict, np.ndarray | None]:
     return facts | {"error": error.reason}, None
   if reason := radiograph.no_radiograph(gray):
     return facts | {"verdict": "uncertain", "reason": reason}, None
-  return facts, gray
+  return facts, canonical(gray)
+
+
+def start() -> None:
+  """Starts what workers come from, while a model is loaded, say."""
+  decoders.start(__name__, "jaxfake.data.real_or_fake")
 
 
 def score(
@@ -124,23 +147,23 @@ def score(
 ) -> Iterator[dict]:
   """A row of FIELDS for each file, in order; some are read ahead, by workers.
 
-  What is no radiograph is `uncertain` without a p_fake.
+  What is no radiograph is `uncertain` without a p_fake. `program.canonical`
+  goes to the workers, so that a picture comes back small.
   """
   from jaxfake.classifiers import programs
 
-  waiting = []
-  with work.threads() as threads, pool or decoders.Pool() as readers:
-
-    def read(path):
+  look, waiting = functools.partial(examine, canonical=program.canonical), []
+  paths, files = itertools.tee(files)
+  with contextlib.ExitStack() as stack:
+    readers = pool or stack.enter_context(decoders.Pool())
+    answers = work.in_order(readers, look, files)
+    for path, answer in zip(paths, answers, strict=True):
       row = dict.fromkeys(FIELDS) | {"file": printable(path)}
-      answer = readers.call(examine, path)
       if isinstance(answer, image_file.ImageError):
-        return row | {"error": answer.reason} | _hash(path), None
-      facts, gray = answer
-      return row | facts, None if gray is None else program.canonical(gray)
-
-    for item in work.in_order(threads, read, files):
-      waiting.append(item)
+        facts, image = {"error": answer.reason} | _hash(path), None
+      else:
+        facts, image = answer
+      waiting.append((row | facts, image))
       if len(waiting) == programs.BATCH:
         yield from judged(program, waiting)
         waiting = []
@@ -161,7 +184,9 @@ def _hash(path):
 def judged(program, items: list) -> Iterator[dict]:
   """The rows of some files with their verdicts."""
   images = [image for _, image in items if image is not None]
-  p = iter(program.probabilities(np.stack(images))[:, 1] if images else ())
+  p = iter(
+    program.probabilities(np.stack(images)[..., None])[:, 1] if images else ()
+  )
   low, high = program.uncertain
   for row, image in items:
     if image is not None:

@@ -60,13 +60,16 @@ class Classifier(NamedTuple):
   # No verdict between these; where there are two classes.
   uncertain: tuple[float, float] | None
 
-  def canonical(self, gray: np.ndarray) -> np.ndarray:
-    """uint8 (s, s, 1) of uint8 gray (h, w): what the program's own images
-    were put through."""
+  @property
+  def canonical(self) -> Callable:
+    """uint8 (s, s) of uint8 gray (h, w): what the program's own images were
+    put through. Of modules without JAX: decoding workers call it."""
     data = self.config.data
     if data.name == "real_or_fake":
-      return real_or_fake.canonical(gray, data)[..., None]
-    return pipeline.fit(gray, data.size, data.fit, data.kernel)[..., None]
+      return real_or_fake.canonical(data)
+    return functools.partial(
+      pipeline.fit, size=data.size, how=data.fit, kernel=data.kernel
+    )
 
   def probabilities(self, images: np.ndarray) -> np.ndarray:
     """Calibrated, float64 (n, k), of uint8 images (n, s, s, 1)."""

@@ -18,6 +18,7 @@ What could tell them apart without looking at the picture is taken away:
 import dataclasses
 import hashlib
 import json
+from typing import NamedTuple
 
 import numpy as np
 from scipy import ndimage
@@ -31,17 +32,38 @@ CLASSES = "real", "fake"
 REALS = "phantom", "chest_xray"
 
 
-def canonical(image: np.ndarray, data) -> np.ndarray:
-  """uint8 gray (h, w) of any size to what is scored, (size, size)."""
+class Canonical(NamedTuple):
+  """uint8 gray (h, w) of any size to what is scored, uint8 (size, size).
+
+  A value that a decoding worker can be handed.
+  """
+
+  sizes: tuple[int, ...]  # Resized to one after the other.
+  fit: str
+  kernel: str
+  frame: int  # Pixels.
+  equalise: bool
+
+  def __call__(self, image: np.ndarray) -> np.ndarray:
+    for size in self.sizes:
+      image = pipeline.fit(image, size, self.fit, self.kernel)
+    inside = slice(self.frame, len(image) - self.frame)
+    framed = np.zeros_like(image)
+    picture = image[inside, inside]
+    framed[inside, inside] = equalised(picture) if self.equalise else picture
+    return framed
+
+
+def canonical(data) -> Canonical:
+  """The path that a config's `data` asks for."""
   own = data.real_or_fake
-  for size in (own.via or data.size, data.size):
-    image = pipeline.fit(image, size, data.fit, data.kernel)
-  wide = round(own.frame * data.size)
-  inside = slice(wide, data.size - wide)
-  framed = np.zeros_like(image)
-  picture = image[inside, inside]
-  framed[inside, inside] = equalised(picture) if own.equalise else picture
-  return framed
+  return Canonical(
+    sizes=(own.via or data.size, data.size),
+    fit=data.fit,
+    kernel=data.kernel,
+    frame=round(own.frame * data.size),
+    equalise=own.equalise,
+  )
 
 
 def equalised(image: np.ndarray) -> np.ndarray:
@@ -64,7 +86,7 @@ class Source:
   """Reals, then fakes, of one split; what data.builders.Source promises."""
 
   def __init__(self, parts, data):
-    self._parts, self._data = parts, data
+    self._parts, self._canonical = parts, canonical(data)
     self._ends = np.cumsum([len(part) for part in parts])
 
   def __len__(self) -> int:
@@ -87,7 +109,7 @@ class Source:
     return self._parts[fake][i - self._ends[0] * fake]["image"][..., 0]
 
   def __getitem__(self, i: int) -> dict:
-    image = canonical(self.raw(i), self._data)
+    image = self._canonical(self.raw(i))
     return {"image": image[..., None], "label": int(i >= self._ends[0])}
 
 
