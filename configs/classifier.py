@@ -25,7 +25,8 @@ def get_config(arg=""):
   c.dtype = "float32"  # Of the arithmetic; or bfloat16, for GPU and TPU.
 
   c.data = ml_collections.ConfigDict()
-  c.data.name = "phantom"  # Or chest_xray, generated, real_or_fake.
+  # Or chest_xray, generated, real_or_fake, many_sources.
+  c.data.name = "phantom"
   c.data.dir = ""  # The folder, where the name needs one.
   c.data.size = 32 if tiny else 64 if quick else 96  # Pixels a side.
   c.data.fit = "crop"  # Or pad, stretch: how a picture becomes square.
@@ -46,6 +47,11 @@ def get_config(arg=""):
   c.data.real_or_fake = dict(
     real="phantom", fakes="", via=0, frame=1 / 16, equalise=True
   )
+
+  # Of many_sources, whose classes are real and fake, and whose folders `dir`
+  # lists by commas: those that are test images alone, and the licences that
+  # alone are taken ("": all), both by commas.
+  c.data.many_sources = dict(leave_out="", licences="")
 
   c.model = ml_collections.ConfigDict()
   # cnn; resnet18, 34, 50, 101, 152; densenet121, 169, 201; vgg16, 19;

@@ -22,6 +22,9 @@ TASKS = {
   "comparison": "comparison.py",
   "few_images": "few_images.py",
   "study": "study.py",
+  "traces": "traces.py",
+  "forensic": "forensic.py",
+  "protocol": "protocol.py",
 }
 # Groups whose fields have names of the user's: each is a change of another
 # configuration, and checked as one.
@@ -172,7 +175,9 @@ def _fits(old, value) -> bool:
     listed = isinstance(value, tuple | list)
     return listed and all(_fits(old[0], x) for x in value if old)
   if isinstance(old, float):
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    if type(value) is int:  # Some have no float of their own.
+      return abs(value) <= 2**53
+    return isinstance(value, float)
   return type(value) is type(old)
 
 

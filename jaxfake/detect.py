@@ -140,16 +140,16 @@ def run(args) -> int:
     for sink in sinks:
       sink.begin()
     if whole:
-      whole.begin(model_facts(program, path, model))
+      whole.begin({"path": str(path), "sha256": model} | program.about())
     table, counts = scored(program, model, files, sinks, whole)
   print(table.text())
-  low, high = program.uncertain
+  about = program.about()
   more = f", {total - len(files)} had rows before" if args.resume else ""
   more += f", {passed} of desktops' litter passed over" if passed else ""
   print(
     ", ".join(f"{n} {name}" for name, n in counts.items())
-    + f"{more}; real up to {low:.3g}, fake from {high:.3g}, by"
-    f" {program.config.model.name} in {path}"
+    + f"{more}; real up to {about['real_at_most']:.3g}, fake from"
+    f" {about['fake_at_least']:.3g}, by {about['name']} in {path}"
   )
   return 1 if counts["not read"] else 0
 
@@ -181,20 +181,6 @@ def scored(program, model, files, sinks, whole) -> tuple[Table, dict]:
     if whole:
       whole.finish(counts, complete)
   return table, counts
-
-
-def model_facts(program, path: pathlib.Path, sha256: str) -> dict:
-  data = program.config.data
-  low, high = program.uncertain
-  return {
-    "path": str(path),
-    "sha256": sha256,
-    "name": program.config.model.name,
-    "size": data.size,
-    "trained_on_fakes": data.real_or_fake.fakes,
-    "real_at_most": low,
-    "fake_at_least": high,
-  }
 
 
 def main(argv: list[str] | None = None) -> int:

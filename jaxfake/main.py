@@ -111,12 +111,15 @@ def run(config, path: pathlib.Path, file: str) -> int:
   from jaxfake import progress
 
   progress.say(f"configuration: {file}")
-  from jaxfake.experiments import comparison, few_images, study
+  from jaxfake.experiments import comparison, few_images, protocol, study
+  from jaxfake.generators import traces
 
   experiments = {
     "comparison": comparison,
     "few_images": few_images,
+    "protocol": protocol,
     "study": study,
+    "traces": traces,
   }
   if config.task in experiments:
     return experiments[config.task].run(config, path, train)
@@ -128,18 +131,19 @@ def train(config, path: pathlib.Path) -> int:
   import jax
 
   from jaxfake import data, loop, progress, workdir
-  from jaxfake.classifiers import programs
+  from jaxfake.classifiers import forensic, programs
   from jaxfake.data import pipeline
   from jaxfake.generators import gan
 
-  tasks = {"gan": gan, "classifier": programs}
+  tasks = {"gan": gan, "classifier": programs, "forensic": forensic}
   errors.check_choice("task", config.task, tasks)
   task = tasks[config.task]
   run = workdir.Workdir(path, writer=jax.process_index() == 0)
 
   def prepare():
-    loop.check(config)
-    pipeline.check(config.data)
+    if "batch_size" in config:  # A task of the loop's.
+      loop.check(config)
+      pipeline.check(config.data)
     task.check(config)
     run.claim()  # Before minutes go into preparing data.
     progress.say(f"run: {path}")

@@ -176,6 +176,20 @@ def confusion(table: np.ndarray, classes) -> np.ndarray:
   return pixels()
 
 
+def matrix(values: np.ndarray, rows, columns, title: str) -> np.ndarray:
+  """Values (r, c) from 0 to 1 with their rows' and columns' names, as RGB
+  (h, w, 3); none where a value is NaN."""
+  axes, pixels = _figure(2.5 + 1.1 * len(columns), 1.8 + 0.5 * len(rows))
+  axes.imshow(values, cmap="RdYlGn", vmin=0.4, vmax=1, aspect="auto")
+  for i, j in np.ndindex(*values.shape):
+    if np.isfinite(values[i, j]):
+      axes.text(j, i, f"{values[i, j]:.3f}", ha="center", va="center")
+  axes.set_xticks(range(len(columns)), columns, rotation=20, ha="right")
+  axes.set_yticks(range(len(rows)), rows)
+  axes.set(xlabel="reals", ylabel="fakes", title=title)
+  return pixels()
+
+
 def scatter(groups: dict[str, list[tuple]], xlabel: str, ylabel: str):
   """Named points {group: [(name, x, y, low, high)]}, x on a log scale, as RGB
   (h, w, 3)."""

@@ -46,6 +46,7 @@ FREE = (
   "tensorboard",
   "data.dir",
   "data.patients",
+  "data.many_sources.",
   "fingerprint",
   "skipped_files",
   # What older runs did not record; whose an image is tells its split, and so

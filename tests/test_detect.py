@@ -156,6 +156,8 @@ class Program:
     functools.partial(pipeline.fit, size=1, how="stretch", kernel="box")
   )
 
+  judge = programs.Classifier.judge
+
   def probabilities(self, images):
     p = images.mean((1, 2, 3)) / 255
     return np.stack([1 - p, p], 1)
@@ -182,7 +184,7 @@ def test_each_file_has_its_own_score_in_order(tmp_path):
       assert row["p_fake"] == pytest.approx(gray / 255)
       said = 1 + (gray / 255 >= 0.75) - (gray / 255 <= 0.25)
       assert row["verdict"] == ("real", "uncertain", "fake")[said]
-      assert row["reason"] == (detector.BETWEEN if said == 1 else None)
+      assert row["reason"] == (programs.BETWEEN if said == 1 else None)
 
 
 def test_where_both_thresholds_are_one_every_verdict_is_given():

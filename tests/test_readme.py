@@ -22,7 +22,8 @@ LINES = [
 COMMANDS = [x for x in LINES if x.startswith(("python ", "launch/"))]
 # What makes a command small. Every pattern must be in use.
 SMALLER = {
-  r"(dcgan|classifier)\.py(:quick)?": r"\1.py:tiny",
+  r"(dcgan|classifier|traces|forensic)\.py(:quick)?": r"\1.py:tiny",
+  "runs/traces-quick": "runs/traces-tiny",
   r"comparison\.py:quick": "comparison.py:tiny --config.only=decision_tree",
   r"few_images\.py:quick": "few_images.py:tiny --config.programs=reservoir,hog",
   # Fakes of an untrained generator leak.

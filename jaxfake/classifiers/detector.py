@@ -19,7 +19,6 @@ from jaxfake import errors
 from jaxfake.data import decoders, image_file, litter, work
 
 VERDICTS = "real", "uncertain", "fake"
-BETWEEN = "between the thresholds"
 FIELDS = (
   "file",
   "p_fake",
@@ -37,13 +36,17 @@ def load(path: pathlib.Path) -> tuple:
 
   Raises ConfigError where there is none.
   """
-  from jaxfake.classifiers import programs
+  from jaxfake import workdir
+  from jaxfake.classifiers import forensic, programs
 
+  result = workdir.read_json(path / "result.json")
+  if result.get("config", {}).get("task") == "forensic":
+    return forensic.load(path), programs.sha256(path)
   program = programs.load(path)
   if program.classes != VERDICTS[::2]:
     raise errors.ConfigError(
       f"--model {path} tells {' from '.join(program.classes)}: expected a"
-      " detector, of real and fake (data.name=real_or_fake)"
+      " detector, of real and fake (data.name=real_or_fake, or task forensic)"
     )
   return program, programs.sha256(path)
 
@@ -148,7 +151,8 @@ def score(
   """A row of FIELDS for each file, in order; some are read ahead, by workers.
 
   What is no radiograph is `uncertain` without a p_fake. `program.canonical`
-  goes to the workers, so that a picture comes back small.
+  goes to the workers, so that a picture comes back as small as it may be;
+  `program.judge` gives p_fake, verdict and reason of what they made.
   """
   from jaxfake.classifiers import programs
 
@@ -183,17 +187,6 @@ def _hash(path):
 
 def judged(program, items: list) -> Iterator[dict]:
   """The rows of some files with their verdicts."""
-  images = [image for _, image in items if image is not None]
-  p = iter(
-    program.probabilities(np.stack(images)[..., None])[:, 1] if images else ()
-  )
-  low, high = program.uncertain
+  said = iter(program.judge([image for _, image in items if image is not None]))
   for row, image in items:
-    if image is not None:
-      value = float(next(p))
-      said = (
-        "fake" if value >= high else "real" if value <= low else "uncertain"
-      )
-      reason = BETWEEN if said == "uncertain" else None
-      row = row | {"p_fake": value, "verdict": said, "reason": reason}
-    yield row
+    yield row if image is None else row | next(said)

@@ -4,7 +4,7 @@ A trained program is a run's folder, whatever it is: `load(folder)` gives the
 one outward thing, a Classifier.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import functools
 import hashlib
 import pathlib
@@ -15,11 +15,18 @@ import ml_collections
 import numpy as np
 
 from jaxfake import calibration, errors, loop, models, platform, workdir
-from jaxfake.classifiers import evaluation, features, fitted, neural
+from jaxfake.classifiers import (
+  evaluation,
+  features,
+  fitted,
+  forensic,
+  neural,
+)
 from jaxfake.data import patients, pipeline, real_or_fake
 from jaxfake.task import schedule
 
 NAMES = (*models.MODELS, *fitted.PROGRAMS)
+BETWEEN = "between the thresholds"
 BATCH = 32  # Images scored at once: one shape, compiled once.
 
 
@@ -75,6 +82,29 @@ class Classifier(NamedTuple):
     """Calibrated, float64 (n, k), of uint8 images (n, s, s, 1)."""
     return calibration.softmax(self.logits(images), self.temperature)
 
+  def judge(self, images: Sequence[np.ndarray]) -> list[dict]:
+    """Of a detector and uint8 (s, s): p_fake, verdict and reason of each."""
+    if not images:
+      return []
+    low, high = self.uncertain
+    rows = []
+    for p in self.probabilities(np.stack(images)[..., None])[:, 1]:
+      said = "fake" if p >= high else "real" if p <= low else "uncertain"
+      reason = BETWEEN if said == "uncertain" else None
+      rows.append({"p_fake": float(p), "verdict": said, "reason": reason})
+    return rows
+
+  def about(self) -> dict:
+    """Of a detector, what a list of verdicts says of it."""
+    low, high = self.uncertain
+    return {
+      "name": self.config.model.name,
+      "size": self.config.data.size,
+      "trained_on_fakes": self.config.data.real_or_fake.fakes,
+      "real_at_most": low,
+      "fake_at_least": high,
+    }
+
 
 def load(path: pathlib.Path) -> Classifier:
   """The program that a finished run trained, from its folder alone.
@@ -110,7 +140,9 @@ def files(path: pathlib.Path) -> list[str]:
   """The names of all files in a run's folder that its scores depend on."""
   result = workdir.read_json(path / "result.json")
   config = ml_collections.ConfigDict(result["config"])
-  if config.model.name in models.MODELS:
+  if config.task == "forensic":
+    own = [forensic.MODEL]
+  elif config.model.name in models.MODELS:
     own = neural.files(path)
   else:
     own = fitted.program(config).files()

@@ -18,7 +18,7 @@ import sys
 from jaxfake import errors
 from jaxfake.data import folders, patients
 
-NAMES = "phantom", "chest_xray", "generated"
+NAMES = "phantom", "chest_xray", "generated", "many_sources"
 COMPOSED = "real_or_fake"  # Of two of these.
 POLICIES = "official", "patient"
 UNREADABLE = "stop", "skip"
@@ -38,6 +38,8 @@ class Dataset:
   images}, patient_overlap {"a-b": n}, patients_by {what told: images},
   kept_together and too_alike (near-duplicates, see grouping), image_sizes,
   skipped (count) and skipped_files. `litter` counts what was passed over.
+  Of many_sources also sources {split: {source: n}}, left_out (names), and
+  dropped_between_sources, dropped_of_training_patients, dropped_by_licence.
   """
 
   name: str
@@ -61,6 +63,10 @@ class Dataset:
     notes = [patients.unknown(facts), *patients.kept(facts)]
     if n := facts["patients_by"][patients.FOLDER]:
       notes.append(f"{n:,} images: each folder beneath a class is a patient")
+    if "dropped_between_sources" in facts:
+      from jaxfake.data import many_sources
+
+      notes += many_sources.notes(facts)
     if self.litter:
       notes.append(f"{self.litter:,} system or hidden files passed over")
     return "; ".join([text, *filter(None, notes)])
@@ -82,8 +88,9 @@ def prepare(data) -> Dataset:
   """Prepares what `config.data` names, once, and returns it to be read.
 
   `data` has name, dir, size, split, unreadable, patients, phantom.{images,
-  seed, nodules}. Written to TFDS_DATA_DIR or ~/tensorflow_datasets; a second
-  process waits for the first. ConfigError and DataError say what to put right.
+  seed, nodules}, many_sources.{leave_out, licences}. Written to TFDS_DATA_DIR
+  or ~/tensorflow_datasets; a second process waits for the first. ConfigError
+  and DataError say what to put right.
   """
   for field, allowed in (
     ("name", (*NAMES, COMPOSED)),
@@ -103,7 +110,12 @@ def prepare(data) -> Dataset:
       f"data.patients is {data.patients!r}, but data.name={data.name} knows"
       " whose its images are: only chest_xray reads it"
     )
-  recipes = dict(phantom=_phantom, chest_xray=_folder, generated=_folder)
+  recipes = dict(
+    phantom=_phantom,
+    chest_xray=_folder,
+    generated=_folder,
+    many_sources=_many_sources,
+  )
   cls, recipe, facts, litter = recipes[data.name](data)
   directory = _prepared(cls, recipe)
   found = json.loads((directory / "metadata.json").read_text())
@@ -178,6 +190,11 @@ def entries(data) -> tuple[list[folders.Entry], tuple[str, ...]]:
   """Returns the entries of the folder that `data` names, and its classes."""
   if data.name == "chest_xray":
     return folders.kaggle(data.dir, data.split, _table(data))
+  if data.name == "many_sources":
+    from jaxfake.data import many_sources
+
+    found, _ = many_sources.listing(data)
+    return found.entries, found.classes
   from jaxfake.data import generated
 
   return generated.entries(data.dir, data.split)
@@ -185,7 +202,7 @@ def entries(data) -> tuple[list[folders.Entry], tuple[str, ...]]:
 
 def _folder(data):
   """Returns builder class, recipe, facts and litter of a folder of images."""
-  from jaxfake.data import builders, decoders, generated, grouping, reading
+  from jaxfake.data import builders, generated, grouping
 
   if data.name == "generated":
     found = folders.Listing(*generated.entries(data.dir, data.split), 0)
@@ -198,8 +215,34 @@ def _folder(data):
       "settle": functools.partial(grouping.settle, data.split),
     }
   key = folders.fingerprint(found.entries)
-  recipe = builders.Recipe(
-    name=f"{data.split}-{key}",
+  recipe = _recipe(f"{data.split}-{key}", found, data, options)
+  return cls, recipe, {"fingerprint": key, "split": data.split}, found.litter
+
+
+def _many_sources(data):
+  """The same of many sources; always split by patient."""
+  from jaxfake.data import builders, grouping, many_sources
+
+  found, facts = many_sources.listing(data)
+  key = folders.fingerprint(found.entries)
+  out = facts["left_out"]
+  # Which are left out decides splits, and is no fact of any file.
+  digest = hashlib.blake2b(repr((key, out)).encode(), digest_size=8)
+  options = {
+    "extra": builders.source_features(),
+    "look": grouping.picture,
+    "settle": functools.partial(many_sources.settle, out),
+  }
+  recipe = _recipe(digest.hexdigest(), found, data, options)
+  facts |= {"fingerprint": key, "split": "patient"}
+  return builders.ManySources, recipe, facts, found.litter
+
+
+def _recipe(name, found: folders.Listing, data, options):
+  from jaxfake.data import builders, decoders, reading
+
+  return builders.Recipe(
+    name=name,
     items={
       s: [e for e in found.entries if e.split == s] for s in folders.SPLITS
     },
@@ -209,7 +252,6 @@ def _folder(data):
     unreadable=data.unreadable,
     **options,
   )
-  return cls, recipe, {"fingerprint": key, "split": data.split}, found.litter
 
 
 def root() -> pathlib.Path:

@@ -7,12 +7,13 @@ import sys
 import ml_collections
 
 from jaxfake import data, errors
-from jaxfake.data import folders
+from jaxfake.data import folders, many_sources
 
 _ABOUT = {
   "phantom": "procedural chest radiographs; needs no files",
   "chest_xray": f"a folder of radiographs, {folders.LAYOUT}",
   "generated": "a folder made by python -m jaxfake.sample",
+  "many_sources": f"folders, separated by commas, {many_sources.LAYOUT}",
 }
 
 
@@ -29,7 +30,7 @@ def main(argv=None) -> int:
 def _list(args):
   """Prints what there is and what has been prepared."""
   for name, about in _ABOUT.items():
-    print(f"{name:12}{about}")
+    print(f"{name:14}{about}")
   root = data.root()
   print(f"\nprepared in {root}:")
   found = sorted(root.glob("jaxfake_*/*/*/dataset_info.json"))
@@ -103,6 +104,7 @@ def _config(args):
       unreadable=args.unreadable,
       patients=args.patients,
       phantom=dict(images=args.images, seed=args.seed, nodules=args.nodules),
+      many_sources=dict(leave_out=args.leave_out, licences=args.licences),
     )
   )
 
@@ -121,7 +123,9 @@ def _parser():
       continue
     add = sub.add_argument
     add("name", choices=data.NAMES)
-    add("--dir", default="", help="the folder of images")
+    add(
+      "--dir", default="", help="the folder of images; of many_sources, several"
+    )
     add("--split", default="official", choices=data.POLICIES)
     add(
       "--patients",
@@ -134,6 +138,18 @@ def _parser():
     add("--images", type=int, default=2000, help="of the phantom")
     add("--seed", type=int, default=0, help="of the phantom")
     add("--nodules", action="store_true", help="in the phantom, with masks")
+    add(
+      "--leave-out",
+      default="",
+      metavar="NAMES",
+      help="many_sources that are test images alone, separated by commas",
+    )
+    add(
+      "--licences",
+      default="",
+      metavar="NAMES",
+      help="of many_sources only images of these licences, or sources",
+    )
     if run is _describe:
       add("--json", action="store_true", help="print JSON")
       add("--picture", metavar="OUT.png", help="save a contact sheet")

@@ -63,6 +63,12 @@ def provenance_features() -> dict:
   }
 
 
+def source_features() -> dict:
+  """Returns the features that say where an image of many sources is from."""
+  names = "source", "licence", "original"
+  return {name: tfds.features.Text() for name in names}
+
+
 @dataclasses.dataclass(eq=False)
 class Recipe(tfds.core.BuilderConfig):
   """What one prepared data set is made of; `name` is its folder's name.
@@ -198,6 +204,12 @@ class Generated(_Builder, skip_registration=True):
   """Images made by `python -m jaxfake.sample`: all of them synthetic."""
 
   name = "jaxfake_generated"
+
+
+class ManySources(_Builder, skip_registration=True):
+  """Reals of many hospitals and fakes of many generators, by source."""
+
+  name = "jaxfake_many_sources"
 
 
 class Tally:

@@ -86,13 +86,13 @@ def listing(folder: str, policy: str, table: str = "") -> Listing:
   Entries come by split, then by path. DataError says which folder lacks what.
   """
   base = root(folder, f"expected {LAYOUT}")
-  walk = _Walk()
+  walk = Walk()
   # Folder -> its split; "Train" is train.
   tops = {
     path: name
     for name in SPLITS
     for path in walk.folders(base)
-    if _plain(path.name).casefold() == name
+    if plain(path.name).casefold() == name
   }
   parts = list(tops.values())
   if policy == "official" and len(parts) < len(SPLITS):
@@ -133,7 +133,7 @@ def order(entry: Entry):
   return SPLITS.index(entry.split), entry.id
 
 
-def _plain(name: str) -> str:
+def plain(name: str) -> str:
   """A folder's name as it was meant: in one form of Unicode, without spaces at
   its ends."""
   return " ".join(unicodedata.normalize("NFC", name).split())
@@ -144,7 +144,7 @@ def _classes(base, tops, walk) -> dict[str, dict[pathlib.Path, list]]:
   alike = {}  # Names that are one -> (name, top, folder).
   for top in tops:
     for place in walk.folders(top):
-      name = _plain(place.name)
+      name = plain(place.name)
       alike.setdefault(name.casefold(), []).append((name, top, place))
       if _NO_CLASS.fullmatch(name):
         raise errors.DataError(
@@ -228,14 +228,14 @@ def root(folder: str, expected: str) -> pathlib.Path:
   return path
 
 
-class _Walk:
+class Walk:
   """Lists folders without hidden files and system litter, which it counts."""
 
   def __init__(self):
     self.litter = 0
     self._seen = {}
 
-  def _list(self, path):
+  def held(self, path):
     if path not in self._seen:
       try:
         held = sorted(path.iterdir())
@@ -251,12 +251,12 @@ class _Walk:
     return self._seen[path]
 
   def folders(self, path) -> list[pathlib.Path]:
-    return [p for p in self._list(path) if p.is_dir()]
+    return [p for p in self.held(path) if p.is_dir()]
 
   def files(self, path, above: Sequence[pathlib.Path] = ()) -> list:
     """All files beneath a folder; DataError where one holds masks."""
     found, above = [], [*above, path.resolve()]
-    for p in self._list(path):
+    for p in self.held(path):
       if not p.is_dir():
         found.append(p)
       elif patients.is_masks(p.name):

@@ -3,7 +3,7 @@ patients that DICOM headers tell, and the split that keeps patients and
 near-duplicates in one piece."""
 
 import collections
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 import dataclasses
 import hashlib
 import io
@@ -95,37 +95,44 @@ def split(
   A group's split is that of its largest patient, so that a patient stays where
   it is when a copy of an image joins.
   """
-  sets = duplicates.Sets(len(entries))
-  first = {}
-  for i, entry in enumerate(entries):
-    sets.join(first.setdefault(entry.key, i), i)
-  for those in _without_issuer(entries, seen):
-    for i in those:
-      sets.join(those[0], i)
-  near, alike = duplicates.clusters(np.array([s.bits for s in seen]))
-  for those in near:
-    for i in those:
-      sets.join(those[0], i)
-  own = [entry.split for entry in entries]
-  for i, entry in enumerate(entries):
-    own[i] = folders.split_of(entry.key)
-  for those in sets.members():
-    leader = _leader([entries[i].key for i in those])
-    for i in those:
-      own[i] = folders.split_of(leader)
-  found = [
-    dataclasses.replace(entry, split=name)
-    for entry, name in zip(entries, own, strict=True)
-  ]
-  facts = {
-    "kept_together": sum(
-      len(those)
-      for those in near
-      if len({entries[i].patient for i in those}) > 1
-    ),
-    "too_alike": alike,
-  }
+  those, near, alike = groups(entries, seen)
+  found = []
+  for members in those:
+    name = folders.split_of(leader([entries[i].key for i in members]))
+    found += [dataclasses.replace(entries[i], split=name) for i in members]
+  facts = {"kept_together": kept_together(entries, near), "too_alike": alike}
   return sorted(found, key=folders.order), facts
+
+
+def groups(
+  entries: Sequence[folders.Entry],
+  seen: Sequence[Seen],
+  together: Iterable[Sequence[int]] = (),
+) -> tuple[list[list[int]], list[list[int]], int]:
+  """What must stand in one split: indices of all entries, by patient,
+  near-duplicates and `together`; then what duplicates.clusters says."""
+  sets = duplicates.Sets(len(entries))
+  near, alike = duplicates.clusters(np.array([s.bits for s in seen]))
+  keys = collections.defaultdict(list)
+  for i, entry in enumerate(entries):
+    keys[entry.key].append(i)
+  joined = *keys.values(), *_without_issuer(entries, seen), *near, *together
+  for those in joined:
+    for i in those:
+      sets.join(those[0], i)
+  found = sets.members()
+  several = {i for those in found for i in those}
+  alone = [[i] for i in range(len(entries)) if i not in several]
+  return found + alone, near, alike
+
+
+def kept_together(
+  entries: Sequence[folders.Entry], near: Iterable[Sequence[int]]
+) -> int:
+  """How many images stand in one split as near-duplicates alone."""
+  return sum(
+    len(those) for those in near if len({entries[i].patient for i in those}) > 1
+  )
 
 
 def _without_issuer(entries, seen):
@@ -133,14 +140,15 @@ def _without_issuer(entries, seen):
   any issuer's of that patient."""
   same, open_ = collections.defaultdict(list), set()
   for i, (entry, s) in enumerate(zip(entries, seen, strict=True)):
-    if entry.known == patients.DICOM:
+    # A header, or that of the picture that it was made from.
+    if entry.known == patients.DICOM and s.header:
       same[s.header.bare].append(i)
       if s.header.patient == s.header.bare:
         open_.add(s.header.bare)
   return [same[bare] for bare in sorted(open_)]
 
 
-def _leader(keys: list[str]) -> str:
+def leader(keys: list[str]) -> str:
   """The commonest key; of equally common ones, any, but always the same."""
   counts = collections.Counter(keys)
   return max(

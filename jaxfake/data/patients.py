@@ -11,7 +11,7 @@ nothing, and neither does one value on more images than a patient has.
 """
 
 import collections
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 import csv
 import dataclasses
 import datetime
@@ -154,6 +154,11 @@ def groups(paths: Iterable[str]) -> set[str]:
   return large | numbers if years else large
 
 
+def is_numbered(name: str) -> bool:
+  """Whether a folder's name is a patient's by itself, such as case_12."""
+  return _NUMBERED.fullmatch(name.strip()) is not None
+
+
 def is_masks(name: str) -> bool:
   """Whether a folder's name says that no radiographs are in it."""
   return _MASKS.fullmatch(name.strip()) is not None
@@ -220,7 +225,7 @@ def read_csv(path: str, ids: Iterable[str]) -> dict[str, str]:
   found = {}
   for number, file, patient in _rows(path):
     where = f"{path}:{number}"
-    file = re.sub(r"^(?:\./)+", "", file.replace("\\", "/"))
+    file = slashed(file)
     if not file or not patient:
       what = "file" if not file else f"patient of {file}"
       raise errors.DataError(f"{where}: no {what}")
@@ -246,14 +251,27 @@ def read_csv(path: str, ids: Iterable[str]) -> dict[str, str]:
   return found
 
 
+def slashed(file: str) -> str:
+  """A path in a folder as a CSV file may write it, with / alone."""
+  return re.sub(r"^(?:\./)+", "", file.replace("\\", "/"))
+
+
 def _rows(path):
-  """Yields (line, file, patient) of a CSV file; comma, semicolon or tab."""
+  """Yields (line, file, patient) of the user's CSV file."""
+  for number, row in rows(path, ("file", "patient")):
+    yield number, row["file"], row["patient"]
+
+
+def rows(path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
+  """Yields (line that it starts in, {column: cell}) of a CSV file's rows.
+
+  Comma, semicolon or tab; names of columns in lower case. `columns` must be
+  there, once. Raises DataError, which names file and line.
+  """
   try:
     text = pathlib.Path(os.path.expanduser(path)).read_text("utf-8-sig")
   except OSError as error:
-    raise errors.DataError(
-      f"{path}: {error.strerror} (data.patients)"
-    ) from error
+    raise errors.DataError(f"{path}: {error.strerror}") from error
   except UnicodeDecodeError as error:
     raise errors.DataError(f"{path}: is not text in UTF-8") from error
   first = text.split("\n", 1)[0]
@@ -262,26 +280,28 @@ def _rows(path):
     delimiter=max(",;\t", key=first.count),
     strict=True,
   )
+  number = 1
   try:
     header = [name.strip().casefold() for name in next(reader, [])]
-    for name in ("file", "patient"):
+    for name in columns:
       if header.count(name) != 1:
         raise errors.DataError(
           f"{path}:1: {header.count(name)} columns {name!r}: expected a header"
-          " with the columns file and patient"
+          f" with the columns {' and '.join(columns)}"
         )
-    at, of = header.index("file"), header.index("patient")
+    least = max(map(header.index, columns))
+    number = reader.line_num + 1
     for row in reader:
-      if not any(cell.strip() for cell in row):
-        continue
-      if len(row) <= max(at, of):
-        raise errors.DataError(
-          f"{path}:{reader.line_num}: {len(row)} columns: expected"
-          f" {len(header)}"
-        )
-      yield reader.line_num, row[at].strip(), row[of].strip()
+      if any(cell.strip() for cell in row):
+        if len(row) <= least:
+          raise errors.DataError(
+            f"{path}:{number}: {len(row)} columns: expected {len(header)}"
+          )
+        cells = (cell.strip() for cell in row)
+        yield number, dict(zip(header, cells, strict=False))
+      number = reader.line_num + 1
   except csv.Error as error:
-    raise errors.DataError(f"{path}:{reader.line_num}: {error}") from error
+    raise errors.DataError(f"{path}:{number}: {error}") from error
 
 
 def unknown(facts: dict) -> str:

@@ -17,6 +17,7 @@ KERNELS = {  # Pillow's, all antialiased when shrinking.
   "lanczos": Image.Resampling.LANCZOS,
 }
 FITS = ("crop", "pad", "stretch")
+NATIVE = "native"  # Pictures as they are, for tasks that read them so.
 FEEDS = ("auto", "device", "stream")
 CACHE_BYTES = 2**31
 
@@ -126,8 +127,9 @@ def splits(dataset, data) -> Splits:
   known = set(dataset.classes)
   if any(set(n) - known for n in dataset.facts["counts"].values()):
     known = set()
+  view = (lambda x: x) if data.fit == NATIVE else (lambda x: Images(x, data))
   images = {
-    split: Images(dataset.source(split), data) if counts.get(split) else ()
+    split: view(dataset.source(split)) if counts.get(split) else ()
     for split in ("train", "val", "test")
   }
   if 0 < data.train_images < len(images["train"]):

@@ -1,0 +1,586 @@
+"""The detector that reads pictures at their own resolution.
+
+It learns from crops of many sources (data.name=many_sources), real and fake,
+behind the same random deliveries (data/crops). What it sees of them are the
+numbers of `spectral`. Two things are fitted to them, in closed form: the line
+that parts reals from fakes, above all from the reals' own repetitions by small
+networks (generators/traces), and how reals scatter. A picture's evidence of a
+fake is the first's score and half of the second's distance, each in units of
+what reals of other hospitals show.
+
+Where verdicts begin is settled on sources that the model did not learn from:
+each hospital and each kind of fake is left out in turn, the model fitted
+without it, and its whole pictures scored. `fake` needs more evidence than 1 %
+of any hospital's reals have; `real` less than 5 % of the fakes have; both need
+that the two measures do not contradict each other. All else is uncertain.
+"""
+
+from collections.abc import Callable, Sequence
+import dataclasses
+import pathlib
+import time
+
+import jax
+import numpy as np
+import safetensors.numpy
+import scipy.optimize
+import scipy.special
+
+from jaxfake import errors, metrics, progress, workdir
+from jaxfake.classifiers import detector, discriminant, spectral
+from jaxfake.data import crops, pipeline, work
+
+CLASSES = "real", "fake"
+VERDICTS = "real", "uncertain", "fake"
+MODEL = "model.safetensors"
+BATCH = 64  # Crops at once: one shape, compiled once.
+NOISE = 0.05  # At least, of numbers whose variance is 1.
+HALF = 0.5  # Of the distance, beside the score.
+SMALL = "too small"
+BETWEEN = "between the thresholds"
+UNLIKE = "unlike the radiographs it knows"
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+  """What is fitted: how real and fake differ, and what reals are like."""
+
+  line: discriminant.Discriminant
+  reals: discriminant.Scatter
+
+  def measures(self, numbers: np.ndarray) -> np.ndarray:
+    """(n, 2) of `spectral` numbers (n, d): the score and the log distance."""
+    x = np.asarray(numbers, np.float64)
+    return np.stack([self.line.score(x), self.reals.distance(x)], -1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+  """From measures to evidence, to a probability, to a verdict."""
+
+  centre: tuple[float, float]  # Of the measures of reals, and their spread.
+  spread: tuple[float, float]
+  slope: float  # Of the logit of a fake, by evidence.
+  intercept: float
+  real_at_most: float  # Evidence.
+  fake_at_least: float
+  score_of_fakes: float  # Below it a picture shows no sign that is known.
+  distance_of_reals: float  # Above it, it is unlike the reals.
+
+  def evidence(self, measures: np.ndarray) -> np.ndarray:
+    """(n,) of (n, 2)."""
+    units = (measures - np.array(self.centre)) / np.array(self.spread)
+    return units[:, 0] + HALF * units[:, 1]
+
+  def probability(self, evidence: np.ndarray) -> np.ndarray:
+    return scipy.special.expit(self.slope * evidence + self.intercept)
+
+  def verdict(self, measures: np.ndarray) -> tuple[str, str | None]:
+    """Of one picture's measures (2,): the verdict, and why it is uncertain."""
+    score, distance = measures
+    evidence = self.evidence(measures[None])[0]
+    if evidence >= self.fake_at_least:
+      if score >= self.score_of_fakes:
+        return "fake", None
+      return "uncertain", UNLIKE
+    if evidence <= self.real_at_most:
+      if distance <= self.distance_of_reals:
+        return "real", None
+      return "uncertain", UNLIKE
+    return "uncertain", BETWEEN
+
+
+@dataclasses.dataclass(frozen=True)
+class Examples:
+  """Numbers of delivered crops (n, d), and whose they are."""
+
+  numbers: np.ndarray
+  labels: np.ndarray  # (n,), 1 of a fake.
+  sources: np.ndarray  # (n,)
+  origins: np.ndarray  # (n,), of a fake that was made of a real, the real's.
+  groups: np.ndarray  # (n,)
+
+  def __getitem__(self, which) -> "Examples":
+    return Examples(*(x[which] for x in _columns(self)))
+
+
+def _columns(of):
+  return [getattr(of, field.name) for field in dataclasses.fields(of)]
+
+
+def check(config) -> None:
+  """Raises ConfigError for values no run could use."""
+  if jax.process_count() > 1:
+    raise errors.ConfigError(
+      f"task forensic is fitted by one process, not {jax.process_count()}"
+    )
+  if config.seed not in range(2**32):
+    raise errors.ConfigError(f"seed is {config.seed}: expected 0 to 2**32 - 1")
+  if config.data.name != "many_sources":
+    raise errors.ConfigError(
+      f"data.name is {config.data.name!r}: task forensic learns from"
+      " many_sources"
+    )
+  errors.check_choice("data.fit", config.data.fit, (pipeline.NATIVE,))
+  for field, least in (("pictures", 2), ("each", 1), ("rank", 1)):
+    if config[field] < least:
+      raise errors.ConfigError(
+        f"{field} is {config[field]}: expected at least {least}"
+      )
+  for field in ("picture_scatter", "ridge"):
+    if not config[field] > 0:
+      raise errors.ConfigError(f"{field} is {config[field]}: expected above 0")
+  for field in ("reals_called_fake", "fakes_called_real"):
+    if not 0 < config[field] < 0.5:
+      raise errors.ConfigError(
+        f"{field} is {config[field]}: expected above 0, below 0.5"
+      )
+
+
+def chosen(source: Sequence, most: int) -> list[int]:
+  """Indices of at most so many pictures of each source, evenly spread."""
+  places = {}
+  for i, name in enumerate(
+    zip(source.column("label"), source.column("source"), strict=True)
+  ):
+    places.setdefault(name, []).append(i)
+  found = []
+  for _, indices in sorted(places.items()):
+    n = min(most, len(indices))
+    found += [indices[k * len(indices) // n] for k in range(n)]
+  return sorted(found)
+
+
+def examples(config, source: Sequence) -> Examples:
+  """Of the crops that `config` draws from train images."""
+  indices = chosen(source, config.pictures)
+  labels, sources = source.column("label"), source.column("source")
+  of = origins(source)
+  total = len(indices) * config.each
+  rows, groups, waiting, numbers = [], [], [], []
+
+  def flush():
+    batch = np.stack(waiting)
+    padded = np.zeros((BATCH, *batch.shape[1:]), np.uint8)
+    padded[: len(batch)] = batch
+    numbers.append(spectral.of_crops(padded)[: len(batch)])
+    waiting.clear()
+
+  with work.processes() as pool, work.shown("crops", total) as advance:
+    wanted = crops.jobs(
+      source, indices, config.each, config.seed, config.deliveries
+    )
+    for job, found in work.in_order(pool, crops.delivered, wanted):
+      advance()
+      for row, crop in zip(job.rows, found, strict=True):
+        rows.append(row)
+        groups.append(job.group)
+        waiting.append(crop)
+        if len(waiting) == BATCH:
+          flush()
+    if waiting:
+      flush()
+  return Examples(
+    np.concatenate(numbers),
+    np.array([labels[i] for i in rows]),
+    np.array([sources[i] for i in rows]),
+    np.array([of[i] for i in rows]),
+    np.array(groups),
+  )
+
+
+def origins(source: Sequence) -> list[str]:
+  """Of fakes that were made of a real of this split, its source; else ""."""
+  of = dict(zip(source.column("id"), source.column("source"), strict=True))
+  return [of.get(id, "") for id in source.column("original")]
+
+
+def kept(of, without: Sequence[str]) -> np.ndarray:
+  """Which examples or pictures (n,) are neither of some sources nor made of
+  their reals."""
+  out = list(without)
+  return ~np.isin(of.sources, out) & ~np.isin(of.origins, out)
+
+
+def weights(found: Examples, without: Sequence[str] = ()) -> np.ndarray:
+  """Of examples (n,): both classes count the same; hospitals by the root of
+  their share; of fakes, aligned ones (traces) half, other sources alike. What
+  is of the sources `without`, or was made of their reals, counts nothing."""
+  weight = np.zeros(len(found.labels))
+  used = kept(found, without)
+  for label in (0, 1):
+    those = np.flatnonzero(used & (found.labels == label))
+    names, index, count = np.unique(
+      found.sources[those], return_inverse=True, return_counts=True
+    )
+    if not len(names):
+      continue
+    share = np.sqrt(count) if label == 0 else _fakes_shares(names)
+    share = share / share.sum() / 2
+    weight[those] = share[index] / count[index]
+  return weight
+
+
+def _fakes_shares(names: np.ndarray) -> np.ndarray:
+  """Traces are one half together, where there are others."""
+  traces = np.array([is_trace(name) for name in names])
+  share = np.ones(len(names))
+  if traces.any() and not traces.all():
+    share = np.where(traces, 1 / traces.sum(), 1 / (~traces).sum())
+  return share
+
+
+def is_trace(source: str) -> bool:
+  """Whether a source of fakes repeats reals; see generators/traces."""
+  return source.startswith("trace_")
+
+
+def fit(config, found: Examples, without: Sequence[str] = ()) -> Model:
+  """The model, perhaps without some sources."""
+  return Model(line(config, found, without), reals(config, found, without))
+
+
+def line(config, found: Examples, without: Sequence[str]):
+  """What parts reals from fakes."""
+  return discriminant.discriminant(
+    found.numbers,
+    found.labels,
+    weights(found, without),
+    found.groups,
+    group_weight=config.picture_scatter,
+    ridge=config.ridge,
+  )
+
+
+def reals(config, found: Examples, without: Sequence[str]):
+  """How reals scatter."""
+  those = kept(found, without) & (found.labels == 0)
+  return discriminant.scatter(
+    found.numbers[those], rank=config.rank, floor=NOISE
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class Pictures:
+  """Whole pictures: their numbers (n, d) and facts (n,)."""
+
+  numbers: np.ndarray
+  labels: np.ndarray
+  sources: np.ndarray
+  origins: np.ndarray  # Of a fake that was made of a real, the real's source.
+  patients: np.ndarray
+  ids: np.ndarray
+
+  def __getitem__(self, which) -> "Pictures":
+    return Pictures(*(x[which] for x in _columns(self)))
+
+
+def pictures(
+  source: Sequence, indices: Sequence[int], deliver: Callable | None = None
+) -> Pictures:
+  """Numbers of whole pictures, those too small left out; perhaps delivered."""
+  facts = [source.column("label"), source.column("source"), origins(source)]
+  facts += [source.column(name) for name in ("patient", "id")]
+  numbers, kept = [], []
+  with work.shown("pictures", len(indices)) as advance:
+    for i in indices:
+      image = source[i]["image"][..., 0]
+      image = deliver(image) if deliver else image
+      if min(image.shape) >= crops.SIDE:
+        numbers.append(spectral.of_picture(image))
+        kept.append(i)
+      advance()
+  d = spectral.NUMBERS
+  columns = [np.array([x[i] for i in kept]) for x in facts]
+  return Pictures(np.array(numbers).reshape(-1, d), *columns)
+
+
+def left_out(
+  config, found: Examples, held: Pictures, without: Sequence[str] = ()
+) -> np.ndarray:
+  """Measures (n, 2) of pictures by models that did not learn from their source,
+  nor from those `without`; of the only source of a class, by the model itself.
+  """
+  measures = np.zeros((len(held.labels), 2))
+  used = kept(found, without)
+  learnt = [set(found.sources[used & (found.labels == k)]) for k in (0, 1)]
+  names = sorted(set(zip(held.labels, held.sources, strict=True)))
+  every = reals(config, found, without)  # Whatever fakes are left out.
+  for label, name in names:
+    alone = learnt[label] <= {name}
+    out = [*without, *[name] * (not alone)]
+    scatter = every if label else reals(config, found, out)
+    model = Model(line(config, found, out), scatter)
+    which = (held.labels == label) & (held.sources == name)
+    measures[which] = model.measures(held.numbers[which])
+  return measures
+
+
+def rule(config, measures: np.ndarray, held: Pictures) -> Rule:
+  """Settled on measures (n, 2) by models that did not learn from the source."""
+  real = held.labels == 0
+  weight = _by_source(held)
+  centre, spread = np.zeros(2), np.ones(2)
+  for k in range(2):
+    low, middle, high = _quantiles(
+      measures[real, k], weight[real], (0.16, 0.5, 0.84)
+    )
+    centre[k], spread[k] = middle, max((high - low) / 2, 1e-3)
+  units = (measures - centre) / spread
+  evidence = units[:, 0] + HALF * units[:, 1]
+  worst = lambda values, level: max(
+    np.quantile(values[real & (held.sources == name)], level, method="higher")
+    for name in set(held.sources[real])
+  )
+  fake_at = worst(evidence, 1 - config.reals_called_fake)
+  real_at = _quantiles(
+    evidence[~real], weight[~real], (config.fakes_called_real,)
+  )[0]
+  slope, intercept = _logistic(evidence, held.labels, weight)
+  return Rule(
+    tuple(map(float, centre)),
+    tuple(map(float, spread)),
+    slope,
+    intercept,
+    float(min(real_at, fake_at)),
+    float(max(real_at, fake_at)),
+    float(_quantiles(measures[real, 0], weight[real], (0.9,))[0]),
+    float(worst(measures[:, 1], 1 - config.reals_called_fake)),
+  )
+
+
+def _by_source(held: Pictures) -> np.ndarray:
+  """Weights (n,): classes alike, and within one its sources."""
+  weight = np.zeros(len(held.labels))
+  for label in (0, 1):
+    those = held.labels == label
+    names, index, count = np.unique(
+      held.sources[those], return_inverse=True, return_counts=True
+    )
+    weight[those] = 1 / (2 * len(names) * count[index])
+  return weight
+
+
+def _quantiles(values, weight, levels) -> np.ndarray:
+  """Of weighted values."""
+  order = np.argsort(values)
+  share = np.cumsum(weight[order]) / weight.sum()
+  at = np.searchsorted(share, levels)
+  return values[order][np.minimum(at, len(values) - 1)]
+
+
+def _logistic(evidence, labels, weight) -> tuple[float, float]:
+  """Slope and intercept of least weighted log loss (Platt, 1999), lightly held
+  back: where the classes do not meet, no slope would be the last."""
+
+  def loss(x):
+    logit = x[0] * evidence + x[1]
+    each = np.logaddexp(0, logit) - labels * logit
+    return weight @ each + 1e-3 * x[0] ** 2
+
+  found = scipy.optimize.minimize(loss, np.array([1.0, 0.0]))
+  return float(found.x[0]), float(found.x[1])
+
+
+def prepare(config, splits, run) -> Callable[[], int]:
+  """What fits the model and returns an exit code, ready to be called.
+
+  Raises DataError where a class is missing.
+  """
+  for split in ("train", "test"):
+    labels = set(getattr(splits, split).column("label"))
+    for k, name in enumerate(CLASSES):
+      if k not in labels:
+        raise errors.DataError(
+          f"no {split} picture is {name}: expected reals and fakes"
+          " (python -m jaxfake.main --config configs/traces.py makes fakes)"
+        )
+  return lambda: train(config, splits, run)
+
+
+def train(config, splits, run) -> int:
+  """Fits, saves and judges; returns exit code 0."""
+  run.begin(0)
+  begin = time.monotonic()
+  found = examples(config, splits.train)
+  model = fit(config, found)
+  progress.say(
+    f"fitted to {len(found.labels):,} crops in"
+    f" {progress.duration(time.monotonic() - begin)}; settling where verdicts"
+    " begin on sources left out"
+  )
+  held = joined(
+    pictures(source, chosen(source, config.held))
+    for source in (splits.train, splits.val)
+  )
+  settled = rule(config, left_out(config, found, held), held)
+  seconds = time.monotonic() - begin
+  if run.writer:
+    save(model, run.path / MODEL)
+  progress.say("scoring test pictures")
+  test = pictures(splits.test, range(len(splits.test)))
+  facts = {"train_seconds": seconds, "crops": len(found.labels)}
+  run.finish(0, facts, conclude(settled, model, test))
+  return 0
+
+
+def joined(parts) -> Pictures:
+  columns = zip(*(_columns(part) for part in parts), strict=True)
+  return Pictures(*(np.concatenate(x) for x in columns))
+
+
+def conclude(settled: Rule, model: Model, test: Pictures) -> dict:
+  """What result.json and predictions.csv say."""
+  measures = model.measures(test.numbers)
+  evidence = settled.evidence(measures)
+  verdicts = [settled.verdict(x) for x in measures]
+  p = settled.probability(evidence)
+  rows = [
+    {
+      "split": "test",
+      "id": test.ids[i],
+      "source": test.sources[i],
+      "patient": test.patients[i],
+      "label": CLASSES[test.labels[i]],
+      "score": f"{measures[i, 0]:.6g}",
+      "distance": f"{measures[i, 1]:.6g}",
+      "evidence": f"{evidence[i]:.6g}",
+      "p_fake": f"{p[i]:.6g}",
+      "verdict": verdicts[i][0],
+      "reason": verdicts[i][1] or "",
+    }
+    for i in range(len(p))
+  ]
+  return {
+    "calibration": dataclasses.asdict(settled),
+    "counts": {
+      "test": {
+        "images": len(p),
+        "patients": len(set(test.patients)),
+      }
+    },
+    "by_source": by_source(test, [v for v, _ in verdicts]),
+    "auc": cells(test, evidence),
+    "predictions": rows,
+  }
+
+
+def by_source(test: Pictures, verdicts: Sequence[str]) -> list[dict]:
+  """How many of each source are called what."""
+  verdicts, found = np.array(verdicts), []
+  for label, name in sorted(set(zip(test.labels, test.sources, strict=True))):
+    those = (test.labels == label) & (test.sources == name)
+    called = {v: int((verdicts[those] == v).sum()) for v in VERDICTS}
+    found.append(
+      {"source": str(name), "class": CLASSES[label], "images": int(those.sum())}
+      | called
+    )
+  return found
+
+
+def cells(test: Pictures, evidence: np.ndarray) -> list[dict]:
+  """AUC of each source of fakes against each source of reals."""
+  found = []
+  of = lambda label: sorted(set(test.sources[test.labels == label]))
+  for fake in of(1):
+    for real in of(0):
+      those = np.where(
+        test.labels == 1, test.sources == fake, test.sources == real
+      )
+      value = metrics.auc(test.labels[those], evidence[those])
+      found.append({"fakes": str(fake), "reals": str(real), "auc": value})
+  return found
+
+
+def save(model: Model, path: pathlib.Path) -> None:
+  arrays = {
+    f"{part}.{name}": np.ascontiguousarray(value, np.float32)
+    for part, values in (("line", model.line), ("reals", model.reals))
+    for name, value in values._asdict().items()
+  }
+  partial = path.with_name(path.name + ".part")
+  safetensors.numpy.save_file(arrays, partial)
+  partial.replace(path)
+
+
+def load_model(path: pathlib.Path) -> Model:
+  """Raises ConfigError where the file holds no such model."""
+  try:
+    arrays = safetensors.numpy.load_file(path)
+    part = lambda made, name: made(
+      *(arrays[f"{name}.{field}"].astype(np.float64) for field in made._fields)
+    )
+    return Model(
+      part(discriminant.Discriminant, "line"),
+      part(discriminant.Scatter, "reals"),
+    )
+  except (OSError, KeyError, safetensors.SafetensorError) as error:
+    raise errors.ConfigError(
+      f"{path} is no detector's model: {error}"
+    ) from error
+
+
+@dataclasses.dataclass(frozen=True)
+class Detector:
+  """A fitted detector: whole pictures to verdicts."""
+
+  model: Model
+  rule: Rule
+
+  canonical = staticmethod(detector.whole)
+
+  def judge(self, images: Sequence[np.ndarray]) -> list[dict]:
+    """Of uint8 (h, w) each: p_fake, verdict and reason, for rows of detect."""
+    return [self._judged(image) for image in images]
+
+  def _judged(self, gray: np.ndarray) -> dict:
+    if min(gray.shape) < crops.SIDE:
+      reason = f"{SMALL}: expected at least {crops.SIDE} pixels a side"
+      return {"p_fake": None, "verdict": "uncertain", "reason": reason}
+    measures = self.model.measures(spectral.of_picture(gray)[None])
+    verdict, reason = self.rule.verdict(measures[0])
+    p = float(self.rule.probability(self.rule.evidence(measures))[0])
+    return {"p_fake": p, "verdict": verdict, "reason": reason}
+
+  def about(self) -> dict:
+    """What a list of verdicts says of it; thresholds are of evidence, as
+    probabilities."""
+    ends = np.array([self.rule.real_at_most, self.rule.fake_at_least])
+    low, high = map(float, self.rule.probability(ends))
+    return {"name": "forensic", "real_at_most": low, "fake_at_least": high}
+
+  def map(self, gray: np.ndarray) -> np.ndarray:
+    """Evidence of a fake around each block, float64 (rows, columns)."""
+    numbers = spectral.of_surroundings(gray)
+    flat = numbers.reshape(-1, numbers.shape[-1])
+    return self.rule.evidence(self.model.measures(flat)).reshape(
+      numbers.shape[:2]
+    )
+
+
+def load(path: pathlib.Path) -> Detector:
+  """Of a finished run's folder, or one that was shipped."""
+  path = pathlib.Path(path)
+  told = workdir.read_json(path / "result.json")["calibration"]
+  told = {k: tuple(v) if isinstance(v, list) else v for k, v in told.items()}
+  return Detector(load_model(path / MODEL), Rule(**told))
+
+
+def summary(path: pathlib.Path, result: dict) -> str:
+  """What a finished run reached and where everything is."""
+  lines = [
+    f"  {'source':28}{'':6}{'images':>7}"
+    + "".join(f"{v:>11}" for v in VERDICTS)
+  ]
+  for row in result["by_source"]:
+    share = "".join(f"{row[v] / row['images']:>11.0%}" for v in VERDICTS)
+    lines.append(
+      f"  {row['source']:28}{row['class']:6}{row['images']:>7,}{share}"
+    )
+  auc = [x["auc"] for x in result["auc"]]
+  return (
+    "test pictures, called:\n"
+    + "\n".join(lines)
+    + f"\n  AUC over {len(auc)} pairs of sources: mean {np.mean(auc):.3f},"
+    f" least {np.min(auc):.3f}\n  {path}/result.json, {path}/predictions.csv"
+  )

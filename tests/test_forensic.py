@@ -1,0 +1,257 @@
+"""Traces, the detector that learns from them, and its protocol: from pictures
+of two drawn hospitals and one drawn generator to verdicts."""
+
+import json
+import pathlib
+
+import numpy as np
+from PIL import Image
+import pytest
+from scipy import ndimage
+
+from jaxfake import configuration, errors, main, workdir
+from jaxfake.classifiers import forensic
+
+HOSPITALS = {"north": 1.0, "south": 0.6}  # Sharpness.
+
+
+def radiograph(rng, sharpness: float, size: int = 128) -> np.ndarray:
+  """Soft shapes and the noise of a detector."""
+  shapes = ndimage.gaussian_filter(rng.standard_normal((size, size)), 12)
+  shapes = 128 + 50 * shapes / shapes.std()
+  noise = ndimage.gaussian_filter(
+    rng.standard_normal((size, size)), 1 - sharpness
+  )
+  return (shapes + 6 * noise / noise.std()).clip(0, 255).astype(np.uint8)
+
+
+def painted(rng, size: int = 128) -> np.ndarray:
+  """Enlarged by two, as a generator's last layer does."""
+  small = radiograph(rng, 1.0, size // 2)
+  return np.asarray(Image.fromarray(small).resize((size, size), 2))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> pathlib.Path:
+  root = tmp_path_factory.mktemp("sources")
+  rng = np.random.default_rng(0)
+  for name, sharpness in HOSPITALS.items():
+    place = root / "real" / name
+    place.mkdir(parents=True)
+    for i in range(60):
+      image = radiograph(rng, sharpness)
+      Image.fromarray(image).save(place / f"person{i}_x.png")
+  place = root / "fake" / "painter"
+  place.mkdir(parents=True)
+  for i in range(60):
+    Image.fromarray(painted(rng)).save(place / f"{i:03}.png")
+  return root
+
+
+def run(config: str, workdir, **changes) -> int:
+  argv = ["main", "--config", f"configs/{config}", "--workdir", str(workdir)]
+  return main.main(argv + [f"--config.{k}={v}" for k, v in changes.items()])
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setenv("TFDS_DATA_DIR", str(tmp_path_factory.mktemp("tfds")))
+    yield
+
+
+@pytest.fixture(scope="module")
+def traces(folder, prepared, tmp_path_factory):
+  path = tmp_path_factory.mktemp("runs") / "traces"
+  changes = {"data.name": "many_sources", "data.dir": folder}
+  assert run("traces.py:tiny", path, **changes) == 0
+  return path
+
+
+@pytest.fixture(scope="module")
+def trained(folder, traces):
+  path = traces.with_name("forensic")
+  changes = {"data.dir": f"{folder},{traces}", "pictures": 12}
+  assert run("forensic.py:tiny", path, **changes) == 0
+  return path
+
+
+def test_traces_are_a_folder_of_sources(folder, traces):
+  from jaxfake import data
+
+  config = configuration.load(configuration.find("configs/forensic.py:tiny"))
+  config.data.dir = str(traces)
+  dataset = data.prepare(config.data)
+  train = dataset.source("train")
+  assert dataset.classes == ("real", "fake")
+  sources = set(train.column("source"))
+  assert sources == {"north", "south", "trace_transpose2"}
+  place = {id: i for i, id in enumerate(train.column("id"))}
+  patients, originals = train.column("patient"), train.column("original")
+  made = [i for i, original in enumerate(originals) if original]
+  assert made
+  for i in made:
+    real, fake = train[place[originals[i]]], train[i]
+    assert fake["label"] == 1 and real["label"] == 0
+    assert patients[i] == real["patient"]
+    assert fake["image"].shape == real["image"].shape
+    assert not np.array_equal(fake["image"], real["image"])
+
+
+def test_traces_say_that_they_are_synthetic(traces):
+  from jaxfake.data import marks
+
+  fake = next((traces / "fake").rglob("*.png"))
+  real = next((traces / "real").rglob("*.png"))
+  assert marks.marked(fake.read_bytes()) and not marks.marked(real.read_bytes())
+
+
+def test_traces_that_are_there_are_not_made_again(folder, traces):
+  """After a kill between networks: the same bytes, and the first untouched."""
+  files = {p: p.read_bytes() for p in sorted((traces / "fake").rglob("*.png"))}
+  first = traces / "networks" / "000.json"
+  before = first.stat().st_mtime_ns
+  for name in ("networks/001.json", "sources.csv", "result.json"):
+    (traces / name).unlink()
+  changes = {"data.name": "many_sources", "data.dir": folder}
+  assert run("traces.py:tiny", traces, **changes) == 0
+  again = {p: p.read_bytes() for p in sorted((traces / "fake").rglob("*.png"))}
+  assert again == files
+  assert first.stat().st_mtime_ns == before
+
+
+def test_its_figures(trained):
+  result = json.loads((trained / "result.json").read_text())
+  assert {x["source"] for x in result["by_source"]} >= {
+    "north",
+    "south",
+    "painter",
+  }
+  for row in result["by_source"]:
+    assert row["real"] + row["uncertain"] + row["fake"] == row["images"]
+  auc = {(x["fakes"], x["reals"]): x["auc"] for x in result["auc"]}
+  assert auc["painter", "north"] > 0.95 and auc["painter", "south"] > 0.95
+
+
+def test_the_same_bits_again(folder, traces, trained):
+  path = trained.with_name("again")
+  changes = {"data.dir": f"{folder},{traces}", "pictures": 12}
+  assert run("forensic.py:tiny", path, **changes) == 0
+  model = lambda folder: (folder / forensic.MODEL).read_bytes()
+  assert model(path) == model(trained)
+  told = lambda folder: json.loads((folder / "result.json").read_text())
+  assert told(path)["calibration"] == told(trained)["calibration"]
+
+
+def test_a_loaded_detector_judges_pictures_of_any_size(trained):
+  detector = forensic.load(trained)
+  rng = np.random.default_rng(9)
+  sizes = 112, 128, 300
+  real = detector.judge([radiograph(rng, 1.0, n) for n in sizes])
+  fake = detector.judge([painted(rng, n) for n in sizes])
+  p = lambda rows: [row["p_fake"] for row in rows]
+  assert max(p(real)) < min(p(fake))
+  assert all(row["verdict"] != "fake" for row in real)
+  assert all(row["verdict"] != "real" for row in fake)
+  (small,) = detector.judge([radiograph(rng, 1.0, 64)])
+  assert small["verdict"] == "uncertain" and "too small" in small["reason"]
+
+
+def test_it_serves_detect(trained, folder, tmp_path, capsys):
+  from jaxfake import detect
+
+  out = tmp_path / "verdicts.csv"
+  files = [str(folder / "real" / "north"), str(folder / "fake")]
+  argv = [*files, "--model", str(trained), "--csv", str(out)]
+  assert detect.main(argv) == 0
+  rows = workdir.read_csv(out)
+  assert len(rows) == 120
+  p = {
+    name: np.median([float(r["p_fake"]) for r in rows if name in r["file"]])
+    for name in ("north", "painter")
+  }
+  assert p["north"] < p["painter"]
+  assert "by forensic in" in capsys.readouterr().out
+
+
+def test_a_map_is_higher_where_a_fake_was_put_in(trained):
+  detector = forensic.load(trained)
+  rng = np.random.default_rng(3)
+  image = radiograph(rng, 1.0, 320)
+  image[:, 160:] = painted(rng, 320)[:, 160:]
+  found = detector.map(image)
+  assert found.shape == (19, 19)
+  assert np.median(found[:, 12:]) > np.median(found[:, :7])
+
+
+def test_a_rule_says_why_it_is_uncertain():
+  rule = forensic.Rule((0.0, 0.0), (1.0, 1.0), 1.0, 0.0, -1.0, 2.0, 1.0, 1.5)
+  verdict = lambda *x: rule.verdict(np.array(x))
+  assert verdict(-2.0, 0.0) == ("real", None)
+  assert verdict(3.0, 0.0) == ("fake", None)
+  assert verdict(0.0, 0.0) == ("uncertain", forensic.BETWEEN)
+  assert verdict(0.5, 9.0) == ("uncertain", forensic.UNLIKE)
+  assert verdict(-9.0, 2.0) == ("uncertain", forensic.UNLIKE)
+
+
+def test_a_rule_keeps_its_word_on_what_it_was_settled_on():
+  rng = np.random.default_rng(0)
+  n = 400
+  measures = rng.standard_normal((2 * n, 2))
+  measures[n:] += 2
+  sources = np.repeat(["a", "b", "f", "g"], n // 2)
+  labels = np.repeat([0, 1], n)
+  held = forensic.Pictures(
+    np.zeros((2 * n, 1)), labels, sources, sources, sources, sources
+  )
+  config = configuration.load(configuration.find("configs/forensic.py:tiny"))
+  rule = forensic.rule(config, measures, held)
+  verdicts = np.array([rule.verdict(x)[0] for x in measures])
+  for name in "ab":
+    called = (verdicts[sources == name] == "fake").mean()
+    assert called <= config.reals_called_fake
+  assert (verdicts[n:] == "real").mean() <= config.fakes_called_real + 1 / n
+  assert (verdicts == "real").any() and (verdicts == "fake").any()
+
+
+def test_fakes_of_a_left_out_hospital_are_left_out_with_it():
+  of = forensic.Examples(
+    np.zeros((4, 1)),
+    np.array([0, 0, 1, 1]),
+    np.array(["north", "south", "trace_shuffle", "painter"]),
+    np.array(["", "", "north", ""]),
+    np.arange(4),
+  )
+  assert list(forensic.kept(of, ["north"])) == [False, True, False, True]
+  weight = forensic.weights(of, ["north"])
+  assert list(weight > 0) == [False, True, False, True]
+  assert weight.sum() == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+  ("field", "value"),
+  [("data.name", "phantom"), ("rank", 0), ("ridge", 0.0), ("each", 0)],
+)
+def test_bad_values_are_named(field, value):
+  config = configuration.load(configuration.find("configs/forensic.py:tiny"))
+  config.update_from_flattened_dict({field: value})
+  with pytest.raises(errors.ConfigError, match=field):
+    forensic.check(config)
+
+
+def test_protocol(folder, traces, capsys):
+  path = traces.with_name("protocol")
+  changes = {"data.dir": f"{folder},{traces}", "pictures": 12}
+  assert run("protocol.py:tiny", path, **changes) == 0
+  result = json.loads((path / "result.json").read_text())
+  conditions = [x["condition"] for x in result["summary"]]
+  assert conditions == ["generator unseen", "hospital unseen", "both unseen"]
+  unseen = [x for x in result["cells"] if x["condition"] == "both unseen"]
+  pairs = {(x["fakes"], x["reals"]) for x in unseen}
+  assert pairs == {("painter", "north"), ("painter", "south")}
+  for x in result["cells"]:
+    assert x["auc"]["low"] <= x["auc"]["value"] <= x["auc"]["high"]
+  page = (path / "report.html").read_text()
+  assert "both unseen" in page and "JPEG 75" in page
+  assert (path / "pictures" / "unseen.png").exists()
+  assert len((path / "cells.csv").read_text().splitlines()) > len(unseen)
