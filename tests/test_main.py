@@ -126,22 +126,24 @@ def test_a_run_leaves_what_the_readme_says(tmp_path, capsys):
 @pytest.mark.parametrize("variant", ["", ":quick", ":tiny"])
 def test_every_variant_passes_its_checks(name, variant):
   from jaxfake import loop
-  from jaxfake.classifiers import programs
-  from jaxfake.experiments import comparison, few_images, study
-  from jaxfake.generators import gan
+  from jaxfake.classifiers import forensic, programs
+  from jaxfake.experiments import comparison, few_images, protocol, study
+  from jaxfake.generators import gan, traces
 
   config, _ = main.parse(["", f"--config={ROOT}/configs/{name}{variant}"])
+  of_data = lambda config: pipeline.check(config.data)
   checks = {
-    "gan": (gan.check, loop.check),
-    "classifier": (programs.check, loop.check),
+    "gan": (gan.check, loop.check, of_data),
+    "classifier": (programs.check, loop.check, of_data),
+    "forensic": (forensic.check,),
+    "protocol": (protocol.check,),
+    "traces": (traces.check,),
     "comparison": (comparison.check,),
-    "few_images": (few_images.check,),
+    "few_images": (few_images.check, of_data),
     "study": (study.check,),
   }
   for check in checks[config.task]:
     check(config)
-  if "data" in config and config.task != "study":
-    pipeline.check(config.data)
 
 
 def test_default_workdir_tells_runs_apart():
