@@ -187,7 +187,8 @@ def main(argv: list[str] | None = None) -> int:
   args = parser().parse_args(argv)
   from jaxfake import processes
 
-  return processes.exit_code("jaxfake.detect", lambda: run(args))
+  again = "--resume with the same --csv or --jsonl"
+  return processes.exit_code("jaxfake.detect", lambda: run(args), again)
 
 
 if __name__ == "__main__":

@@ -163,12 +163,12 @@ def census(batch_size: int) -> str:
 
 
 @contextlib.contextmanager
-def leaving_on_sigterm() -> Iterator[None]:
+def leaving_on_sigterm(again: str = "the same command") -> Iterator[None]:
   """Before and after the steps, where nothing is to be saved, SIGTERM ends the
   process with the code that says: again. (JAX's own handler swallows it.)"""
 
   def stop(*_):
-    os.write(2, b"\nstopping: the same command continues\n")
+    os.write(2, f"\nstopping: {again} continues\n".encode())
     raise SystemExit(errors.PREEMPTED)
 
   before = signal.signal(signal.SIGTERM, stop)
@@ -178,16 +178,19 @@ def leaving_on_sigterm() -> Iterator[None]:
     signal.signal(signal.SIGTERM, before)
 
 
-def exit_code(program: str, work: Callable[[], int]) -> int:
-  """What `work()` returns, or the code of its end, which is said in a line."""
+def exit_code(
+  program: str, work: Callable[[], int], again: str = "the same command"
+) -> int:
+  """What `work()` returns, or the code of its end, which is said in a line;
+  `again` is what goes on where it was interrupted."""
   try:
-    with leaving_on_sigterm():
+    with leaving_on_sigterm(again):
       return work()
   except errors.UserError as error:
     print(f"{program}: {error}", file=sys.stderr)
     return errors.MISTAKE
   except KeyboardInterrupt:
-    print(f"{program}: interrupted; the same command goes on", file=sys.stderr)
+    print(f"{program}: interrupted; {again} goes on", file=sys.stderr)
     return errors.INTERRUPTED
   except Exception as error:
     return failed(error, program)

@@ -447,3 +447,49 @@ def test_rows_outlive_their_process(sent, model, tmp_path):
   assert detect.main([*argv, "--resume"]) == 0
   rows = [json.loads(line) for line in out.read_text().splitlines()]
   assert [r["file"] for r in rows] == sorted(map(str, folder.iterdir()))
+
+
+@pytest.mark.parametrize("how", ["headers", "bytes"])
+def test_damaged_files_each_have_their_row(how, tmp_path):
+  import fuzz_reader
+
+  count = 1000
+  wholes = fuzz_reader.samples()
+  for i in range(count):
+    rng = np.random.default_rng([i, len(how), 1])
+    data = fuzz_reader.changed(wholes[i % len(wholes)], how, rng)
+    (tmp_path / f"{i:04}").write_bytes(data)
+  files, _ = detector.found([str(tmp_path)])
+  rows = list(detector.score(Program(), files))
+  assert [row["file"] for row in rows] == files and len(files) == count
+  for row in rows:
+    assert (row["verdict"] is None) == (row["error"] is not None)
+    assert row["sha256"]
+
+
+def test_every_file_of_the_field_has_its_row(real_data):
+  folder = real_data / "field"
+  files, passed = detector.found([str(folder)])
+  there = [path for path in folder.rglob("*") if path.is_file()]
+  assert len(files) + passed == len(there)
+  rows = {row["file"]: row for row in detector.score(Program(), files)}
+  assert len(rows) == len(files)
+  of = lambda name: [row for file, row in rows.items() if f"/{name}/" in file]
+  assert of("blank_is_fake") and of("jpeg_half_read") and of("gdcm_abort")
+  for row in of("blank_is_fake"):
+    assert row["verdict"] == "uncertain" and row["reason"]
+  damaged = [x for x in of("jpeg_half_read") if x["file"].endswith(".jpg")]
+  assert damaged and all("is damaged" in row["error"] for row in damaged)
+  for row in of("deflate_bomb"):  # By the reader, not by a worker's limit.
+    assert "inflates to more than" in row["error"]
+  for name in "modality_DR", "no_sequence_delimiter", "empty_elements":
+    assert of(name) and all(row["verdict"] for row in of(name))
+
+
+def test_an_interruption_says_how_to_go_on(monkeypatch, capsys):
+  def interrupted(_):
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr(detect, "run", interrupted)
+  assert detect.main(["a.png", "--model", "nowhere"]) == 130
+  assert "--resume" in capsys.readouterr().err

@@ -24,7 +24,10 @@ def main(argv=None) -> int:
     return args.run(args)
   except errors.UserError as error:
     print(f"error: {error}", file=sys.stderr)
-    return 2
+    return errors.MISTAKE
+  except KeyboardInterrupt:
+    print("interrupted; the same command begins anew", file=sys.stderr)
+    return errors.INTERRUPTED
 
 
 def _list(args):
