@@ -284,17 +284,15 @@ def delivered(config, splits, detectors: dict[Fold, forensic.Detector]):
     fold: d for fold, d in detectors.items() if fold.condition == UNSEEN
   }
   names = {name for fold in unseen for name in fold.out}
+  places = []
+  for source in (splits.test, splits.val, splits.train):
+    of = source.column("source")
+    chosen = forensic.chosen(source, config.delivered)
+    places.append((source, [i for i in chosen if of[i] in names]))
   found = []
   for name, deliver in deliveries.DELIVERIES.items():
     progress.say(f"delivered: {name}")
-    parts = []
-    for source in (splits.test, splits.val, splits.train):
-      places = [
-        i
-        for i in forensic.chosen(source, config.delivered)
-        if source.column("source")[i] in names
-      ]
-      parts.append(forensic.pictures(source, places, deliver))
+    parts = [forensic.pictures(*place, deliver) for place in places]
     of = capped(forensic.joined(parts), config.delivered)
     cells = []
     for fold, detector in unseen.items():
