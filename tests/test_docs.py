@@ -1,8 +1,12 @@
 """What docs/ and the files beside README promise."""
 
+import json
+import os
 import pathlib
 import re
 import runpy
+import subprocess
+import sys
 
 import yaml
 
@@ -76,3 +80,28 @@ def test_the_workflow_runs_ci():
   flow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())
   steps = [x for job in flow["jobs"].values() for x in job["steps"]]
   assert any(".ci/run" in x.get("run", "") for x in steps)
+
+
+def test_the_notebook_makes_and_catches(tmp_path):
+  cells = json.loads((ROOT / "docs/make_and_catch.ipynb").read_text())["cells"]
+  cells = [x for x in cells if x["cell_type"] == "code"]
+  kept = [output for cell in cells for output in cell["outputs"]]
+  assert all(x["output_type"] in ("stream", "display_data") for x in kept)
+  assert any("image/png" in x.get("data", ()) for x in kept)
+  code = "\n".join("".join(cell["source"]) for cell in cells)
+  # The whole one takes a minute.
+  small, steps = re.subn("=300", "=20", code)
+  small, images = re.subn("(=|count )160", r"\g<1>80", small)
+  assert (steps, images) == (4, 3)
+  done = subprocess.run(
+    [sys.executable, "-c", small],
+    cwd=ROOT,
+    env=os.environ | {"MPLBACKEND": "agg", "TMPDIR": str(tmp_path)},
+    capture_output=True,
+    text=True,
+    timeout=600,
+  )
+  assert done.returncode == 0, done.stderr
+  verdicts = r"'(?:real|uncertain|fake)': \d+"
+  names = re.findall(rf"^(\w+) \{{{verdicts}", done.stdout, re.M)
+  assert names == ["reals", "source", "unseen"]
