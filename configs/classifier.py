@@ -49,8 +49,8 @@ def get_config(arg=""):
   )
 
   # Of many_sources, whose classes are real and fake, and whose folders `dir`
-  # lists by commas: those that are test images alone, and the licences that
-  # alone are taken ("": all), both by commas.
+  # lists by commas: those that are test images alone, and the licences to learn
+  # from ("": all; images of others are test images alone), both by commas.
   c.data.many_sources = dict(leave_out="", licences="")
 
   c.model = ml_collections.ConfigDict()

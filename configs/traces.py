@@ -21,9 +21,9 @@ def get_config(arg=""):
   c = ml_collections.ConfigDict()
   c.task = "traces"
   c.seed = 0
-  # All of these repeat pictures as they are after 2/5 of the steps and at the
-  # end; nine ways to enlarge maps, in turn.
-  c.networks = 2 if tiny else 9 if quick else 27
+  # Of eleven kinds in turn; each repeats pictures as it is after 2/5 of its
+  # steps and at their end.
+  c.networks = 2 if tiny else 11 if quick else 33
   c.validation = 2 if tiny else 5  # Every so many repeat validation and test.
   c.steps = 4 if tiny else 150 if quick else 500
   c.batch_size = 4 if tiny else 12

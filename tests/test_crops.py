@@ -31,8 +31,8 @@ class Source:
     return self._columns[name]
 
 
-def jobs(each=3, **options):
-  return list(crops.jobs(Source(), range(4), each, seed=0, **options))
+def jobs(each=3):
+  return list(crops.jobs(Source(), range(4), each, seed=0, delivered=each))
 
 
 def test_each_picture_is_drawn_so_often_and_small_ones_are_left_out():
@@ -51,7 +51,7 @@ def test_a_fake_and_its_real_take_one_delivery_at_one_place():
   """Shown by a fake that is its real."""
   source = Source()
   source._images[2] = source._images[1]
-  for job in crops.jobs(source, [2], 8, seed=0):
+  for job in crops.jobs(source, [2], 8, seed=0, delivered=8):
     real, fake = crops.delivered(job)[1]
     assert np.array_equal(real, fake)
 
@@ -75,7 +75,7 @@ def test_groups_are_of_one_picture_at_one_size():
 
 
 def test_without_deliveries_crops_are_pieces_of_the_picture():
-  (job,) = crops.jobs(Source(), [3, 2], 1, seed=0, deliver=False)
+  (job,) = crops.jobs(Source(), [3, 2], 1, seed=0)
   _, (real, fake) = crops.delivered(job)
   picture = Source()[2]["image"][..., 0]
   windows = np.lib.stride_tricks.sliding_window_view(picture, fake.shape)

@@ -1,5 +1,7 @@
 """The closed-form discriminant and scatter."""
 
+import itertools
+
 import hypothesis
 from hypothesis import strategies as st
 import numpy as np
@@ -16,10 +18,20 @@ def examples(n=600, d=6, apart=1.0, seed=0):
   return x, labels, np.arange(n)
 
 
-def fitted(x, labels, groups, group_weight=1e-9, ridge=1e-6, weight=None):
-  weight = np.ones(len(x)) if weight is None else weight
+def parts(x, groups, cuts=1):
+  """In several parts of unlike size, each weighing what its examples do."""
+  ends = np.linspace(0, 1, cuts + 1) ** 2 * len(x)
+  ends = ends.astype(int)
+  return [
+    (b - a, discriminant.moments(x[a:b], groups[a:b]))
+    for a, b in itertools.pairwise(ends)
+  ]
+
+
+def fitted(x, labels, groups, group_weight=1e-9, ridge=1e-6, cuts=1):
+  classes = [parts(x[labels == k], groups[labels == k], cuts) for k in (0, 1)]
   return discriminant.discriminant(
-    x, labels, weight, groups, group_weight=group_weight, ridge=ridge
+    *classes, group_weight=group_weight, ridge=ridge
   )
 
 
@@ -59,13 +71,28 @@ def test_what_pictures_scatter_in_counts_for_little():
   assert share(held) < share(plain) / 2
 
 
-def test_weight_of_zero_is_as_if_it_were_not_there():
-  x, labels, groups = examples()
-  weight = np.ones(len(x))
-  weight[:100] = 0
-  a = fitted(x, labels, groups, weight=weight)
-  b = fitted(x[100:], labels[100:], groups[100:])
-  assert np.allclose(a.score(x), b.score(x))
+@pytest.mark.parametrize("group_weight", [1e-9, 30])
+def test_parts_are_as_good_as_the_whole(group_weight):
+  x, labels, _ = examples()
+  x[::7] += 2  # So that parts have means of their own.
+  groups = np.arange(len(x)) // 4 * 2 + labels  # Of two examples, none is cut.
+  whole, cut = (
+    fitted(x, labels, groups, group_weight, cuts=cuts) for cuts in (1, 5)
+  )
+  assert np.allclose(whole.score(x), cut.score(x), atol=0.02)
+  scatter = lambda cuts: discriminant.scatter(
+    parts(x, groups, cuts), rank=3, floor=1e-9
+  )
+  assert np.allclose(scatter(1).distance(x), scatter(5).distance(x), atol=1e-3)
+
+
+def test_some_numbers_are_as_if_there_were_no_others():
+  x, _, _ = examples()
+  groups = np.arange(len(x)) // 3
+  which = np.array([0, 2, 5])
+  some = discriminant.moments(x, groups).of_numbers(which)
+  for a, b in zip(some, discriminant.moments(x[:, which], groups), strict=True):
+    assert np.allclose(a, b, atol=1e-6)
 
 
 @hypothesis.settings(deadline=None, max_examples=20)
@@ -83,7 +110,7 @@ def test_units_of_a_number_do_not_matter(scale, shift):
 def test_distance_is_mahalanobis():
   rng = np.random.default_rng(0)
   x = rng.standard_normal((4000, 5)) @ rng.standard_normal((5, 5))
-  found = discriminant.scatter(x, rank=4, floor=1e-9)
+  found = discriminant.scatter(parts(x, np.arange(len(x))), rank=4, floor=1e-9)
   z = x - x.mean(0)
   exact = np.einsum("ni,ij,nj->n", z, np.linalg.inv(z.T @ z / len(z)), z) / 5
   assert np.allclose(np.exp(found.distance(x)), exact, rtol=0.02)
@@ -92,6 +119,6 @@ def test_distance_is_mahalanobis():
 def test_distance_of_class_is_one_and_grows_away_from_it():
   rng = np.random.default_rng(0)
   x = rng.standard_normal((500, 40)).astype(np.float32)
-  found = discriminant.scatter(x, rank=5, floor=0.05)
+  found = discriminant.scatter(parts(x, np.arange(len(x))), rank=5, floor=0.05)
   assert np.exp(found.distance(x)).mean() == pytest.approx(1, abs=0.1)
   assert (found.distance(x + 3) > found.distance(x)).all()

@@ -186,12 +186,16 @@ def test_a_map_is_higher_where_a_fake_was_put_in(trained):
 
 def test_a_rule_says_why_it_is_uncertain():
   rule = forensic.Rule((0.0, 0.0), (1.0, 1.0), 1.0, 0.0, -1.0, 2.0, 1.0, 1.5)
-  verdict = lambda *x: rule.verdict(np.array(x))
+  verdict = lambda *x: rule.verdict(np.array(x), np.array(x))
   assert verdict(-2.0, 0.0) == ("real", None)
   assert verdict(3.0, 0.0) == ("fake", None)
   assert verdict(0.0, 0.0) == ("uncertain", forensic.BETWEEN)
   assert verdict(0.5, 9.0) == ("uncertain", forensic.UNLIKE)
   assert verdict(-9.0, 2.0) == ("uncertain", forensic.UNLIKE)
+  real, fake = np.array([-2.0, 0.0]), np.array([3.0, 0.0])
+  for a, b in ((real, fake), (fake, real)):
+    assert rule.verdict(a, b) == ("uncertain", forensic.COMPRESSED)
+  assert rule.verdict(real, np.zeros(2)) == ("real", None)
 
 
 def test_a_rule_keeps_its_word_on_what_it_was_settled_on():
@@ -202,11 +206,11 @@ def test_a_rule_keeps_its_word_on_what_it_was_settled_on():
   sources = np.repeat(["a", "b", "f", "g"], n // 2)
   labels = np.repeat([0, 1], n)
   held = forensic.Pictures(
-    np.zeros((2 * n, 1)), labels, sources, sources, sources, sources
+    *[np.zeros((2 * n, 1))] * 2, labels, sources, sources, sources, sources
   )
   config = configuration.load(configuration.find("configs/forensic.py:tiny"))
-  rule = forensic.rule(config, measures, held)
-  verdicts = np.array([rule.verdict(x)[0] for x in measures])
+  rule = forensic.rule(config, np.stack([measures, measures]), held)
+  verdicts = np.array([rule.verdict(x, x)[0] for x in measures])
   for name in "ab":
     called = (verdicts[sources == name] == "fake").mean()
     assert called <= config.reals_called_fake
@@ -222,15 +226,24 @@ def test_fakes_of_a_left_out_hospital_are_left_out_with_it():
     np.array(["", "", "north", ""]),
     np.arange(4),
   )
-  assert list(forensic.kept(of, ["north"])) == [False, True, False, True]
-  weight = forensic.weights(of, ["north"])
-  assert list(weight > 0) == [False, True, False, True]
-  assert weight.sum() == pytest.approx(1)
+  parts = forensic.parts(of)
+  assert len(parts) == 4
+  left = forensic.remaining(parts, ["north"])
+  assert {key.source for key in left} == {"south", "painter"}
+  for label in (0, 1):
+    weights = [weight for weight, _ in forensic.weighted(left, label)]
+    assert sum(weights) == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize(
   ("field", "value"),
-  [("data.name", "phantom"), ("rank", 0), ("ridge", 0.0), ("each", 0)],
+  [
+    ("data.name", "phantom"),
+    ("rank", 0),
+    ("ridge", 0.0),
+    ("each", 0),
+    ("delivered", 5),
+  ],
 )
 def test_bad_values_are_named(field, value):
   config = configuration.load(configuration.find("configs/forensic.py:tiny"))

@@ -1,6 +1,7 @@
 """Reals of many hospitals and fakes of many generators."""
 
 import csv
+import json
 import pathlib
 
 import ml_collections
@@ -141,7 +142,7 @@ def test_a_fake_of_a_patients_picture_stays_with_the_patient(folder):
   assert all(fake[0] == real[0] for fake, real in pairs)
 
 
-def test_licences_keep_others_away(folder):
+def test_images_of_other_licences_are_test_images_alone(folder):
   rows_ = [
     {
       "file": f"real/north/person{i // 2}_{i}.png",
@@ -151,12 +152,51 @@ def test_licences_keep_others_away(folder):
     for i in range(24)
   ]
   table(folder, rows_)
-  found, facts = many_sources.listing(config(folder, licences="CC BY,south"))
-  assert {e.extra["source"] for e in found.entries} == {"north", "south"}
-  north = [e for e in found.entries if e.extra["source"] == "north"]
+  data = config(folder, licences="CC BY,south")
+  found, test_alone, facts = many_sources.listing(data)
+  kept = [e for e in found.entries if e.id not in test_alone]
+  assert {e.extra["source"] for e in kept} == {"north", "south"}
+  north = [e for e in kept if e.extra["source"] == "north"]
   assert len(north) == 8
   assert all(e.extra["licence"] == "CC BY 4.0" for e in north)
-  assert facts["dropped_by_licence"] == 96 - 8 - 24
+  assert len(test_alone) == facts["of_other_licences"] == 96 - 8 - 24
+  dataset = datasets.prepare(data)
+  for split in ("train", "val"):
+    source = dataset.source(split)
+    assert not test_alone & set(source.column("id"))
+  ids = set(dataset.source("test").column("id"))
+  reals = {id for id in test_alone if id.startswith("real")}
+  assert reals and reals <= ids
+  assert "in test alone" in dataset.summary()
+
+
+def sampled(place, count, promised=None):
+  """A folder as jaxfake.sample writes it."""
+  lines = []
+  for i in range(count):
+    picture(place / "images" / f"{i:06}.png", 900 + i)
+    facts = {"index": i, "label": None, "class": None, "seed": 0}
+    facts |= {"model": "gan", "checkpoint_sha256": "0" * 64}
+    lines.append(json.dumps({"file": f"images/{i:06}.png"} | facts))
+  (place / "manifest.jsonl").write_text("\n".join(lines) + "\n")
+  about = {"classes": [], "count": promised or count}
+  (place / "sampler.json").write_text(json.dumps(about))
+  return place
+
+
+def test_what_the_sampler_made_is_a_source_of_fakes(folder, tmp_path):
+  place = sampled(tmp_path / "samples", 12)
+  dataset = datasets.prepare(config(folder, f"ours={place}"))
+  labels = [
+    x[1] for those in rows(dataset).values() for x in those if x[0] == "ours"
+  ]
+  assert labels == [1] * 12
+
+
+def test_an_unfinished_sample_is_refused(folder, tmp_path):
+  place = sampled(tmp_path / "samples", 3, promised=4)
+  with pytest.raises(errors.DataError, match="promises 4"):
+    datasets.prepare(config(folder, f"ours={place}"))
 
 
 def test_copies_between_sources_are_dropped(folder):
@@ -215,10 +255,10 @@ def test_rows_that_are_wrong_are_named_by_line(folder, row, told):
 def test_older_configurations_without_the_field_are_read(folder):
   c = config(folder)
   del c["many_sources"]
-  found, _ = many_sources.listing(c)
+  found, _, _ = many_sources.listing(c)
   assert len(found.entries) == 96
 
 
 def test_splits_are_those_of_patients(folder):
-  found, _ = many_sources.listing(config(folder))
+  found, _, _ = many_sources.listing(config(folder))
   assert all(e.split == folders.split_of(e.key) for e in found.entries)

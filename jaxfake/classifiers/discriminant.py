@@ -10,6 +10,7 @@ Speaker recognition met the same (Hatch, Kajarekar and Stolcke, 2006,
 Within-class covariance normalization for SVM-based speaker recognition).
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -51,57 +52,115 @@ class Scatter(NamedTuple):
     return np.log(length / z.shape[1] + 1e-12)
 
 
-def discriminant(
-  x: np.ndarray,
-  labels: np.ndarray,
-  weight: np.ndarray,
-  groups: np.ndarray,
-  *,
-  group_weight: float,
-  ridge: float,
-) -> Discriminant:
-  """Of examples (n, d), labels (n,) 0 or 1, weights (n,), and the group of
-  each.
+class Moments(NamedTuple):
+  """What is kept of examples (n, d): enough for all fits to any choice of them.
 
-  `group_weight` is that of the scatter of class 0's groups beside the scatter
+  Groups are of two or more examples, of one picture each; their moments are
+  about the mean of all.
+  """
+
+  count: int
+  mean: np.ndarray  # (d,)
+  covariance: np.ndarray  # (d, d), float32.
+  groups: int
+  group_mean: np.ndarray  # (d,)
+  group_covariance: np.ndarray  # (d, d), float32.
+
+  def of_numbers(self, which: np.ndarray) -> "Moments":
+    """Of some of the d numbers only, by their indices."""
+    square = np.ix_(which, which)
+    return self._replace(
+      mean=self.mean[which],
+      covariance=self.covariance[square],
+      group_mean=self.group_mean[which],
+      group_covariance=self.group_covariance[square],
+    )
+
+
+def moments(x: np.ndarray, groups: np.ndarray) -> Moments:
+  """Of examples (n, d) and the group of each (n,)."""
+  mean = x.mean(0, dtype=np.float64)
+  z = (x - mean).astype(np.float32)
+  _, index, count = np.unique(groups, return_inverse=True, return_counts=True)
+  total = np.zeros((len(count), z.shape[1]), np.float32)
+  np.add.at(total, index, z)
+  several = count >= 2
+  of_group = total[several] / count[several, None].astype(np.float32)
+  n = max(len(of_group), 1)
+  return Moments(
+    len(x),
+    mean,
+    z.T @ z / np.float32(len(x)),
+    len(of_group),
+    of_group.sum(0, dtype=np.float64) / n,
+    of_group.T @ of_group / np.float32(n),
+  )
+
+
+Weighted = Sequence[tuple[float, Moments]]
+
+
+def _covariance(parts: Weighted, mean: np.ndarray) -> np.ndarray:
+  """Weighted, about a mean that they need not have: (d, d)."""
+  total = np.zeros((len(mean), len(mean)))
+  for weight, part in parts:
+    off = part.mean - mean
+    total += weight * part.covariance
+    total += weight * np.outer(off, off)
+  return total
+
+
+def _of_groups(parts: Sequence[Moments], mean: np.ndarray) -> np.ndarray:
+  """Covariance of the means of groups, each counting alike: (d, d)."""
+  total, n = np.zeros((len(mean), len(mean))), 0
+  for part in parts:
+    off = part.mean - mean
+    cross = np.outer(off, part.group_mean)
+    total += part.groups * part.group_covariance
+    total += part.groups * (np.outer(off, off) + cross + cross.T)
+    n += part.groups
+  return total / max(n, 1)
+
+
+def discriminant(
+  reals: Weighted, fakes: Weighted, *, group_weight: float, ridge: float
+) -> Discriminant:
+  """Of both classes' examples, by parts with weights.
+
+  `group_weight` is that of the scatter of the first's groups beside the scatter
   within classes; `ridge` is added to the variance of each number, 1 since they
   are standardised.
   """
-  used = weight > 0
-  x, labels, groups = x[used], labels[used], groups[used]
-  w = weight[used] / weight[used].sum()
-  centre = w @ x
-  scale = np.sqrt(w @ np.square(x - centre)) + 1e-3
-  z = (x - centre) / scale
-  means = np.stack(
-    [np.average(z[labels == k], 0, w[labels == k]) for k in (0, 1)]
-  )
-  rest = z - means[labels]
-  within = _gram(rest, w)
-  between = _of_groups(rest[labels == 0], groups[labels == 0])
-  system = within + group_weight * between + ridge * np.eye(len(centre))
+  classes = reals, fakes
+  share = [sum(weight for weight, _ in parts) for parts in classes]
+  means = [
+    sum(weight * part.mean for weight, part in parts) / n
+    for parts, n in zip(classes, share, strict=True)
+  ]
+  centre = (share[0] * means[0] + share[1] * means[1]) / sum(share)
   apart = means[1] - means[0]
+  within = sum(map(_covariance, classes, means)) / sum(share)
+  spread = share[0] * share[1] / sum(share) ** 2 * np.square(apart)
+  scale = np.sqrt(np.maximum(np.diag(within) + spread, 0)) + 1e-3
+  system = within + group_weight * _of_groups([x for _, x in reals], means[0])
+  system = system / np.outer(scale, scale) + ridge * np.eye(len(centre))
+  apart = apart / scale
   direction = scipy.linalg.solve(system, apart, assume_a="pos")
   direction *= 2 / (direction @ apart)
-  offset = np.asarray(-direction @ means.sum(0) / 2)
+  middle = ((means[0] + means[1]) / 2 - centre) / scale
+  offset = np.asarray(-direction @ middle)
   return Discriminant(centre, direction / scale, offset)
 
 
-def _of_groups(rest: np.ndarray, groups: np.ndarray) -> np.ndarray:
-  """Scatter of the means of groups of two or more: (d, d)."""
-  _, index, count = np.unique(groups, return_inverse=True, return_counts=True)
-  total = np.zeros((len(count), rest.shape[1]))
-  np.add.at(total, index, rest)
-  several = count >= 2
-  mean = total[several] / count[several, None]
-  return _gram(mean, np.full(len(mean), 1 / max(len(mean), 1)))
-
-
-def scatter(x: np.ndarray, *, rank: int, floor: float) -> Scatter:
-  """Of one class's examples (n, d); `floor` is the least variance of noise, of
-  numbers that are standardised."""
-  mean, scale = x.mean(0, np.float64), x.std(0, np.float64) + 1e-3
-  covariance = _gram((x - mean) / scale, np.full(len(x), 1 / len(x)))
+def scatter(parts: Weighted, *, rank: int, floor: float) -> Scatter:
+  """Of one class's examples, by parts with weights; `floor` is the least
+  variance of noise, of numbers that are standardised."""
+  total = sum(weight for weight, _ in parts)
+  parts = [(weight / total, part) for weight, part in parts]
+  mean = sum(weight * part.mean for weight, part in parts)
+  covariance = _covariance(parts, mean)
+  scale = np.sqrt(np.diag(covariance)) + 1e-3
+  covariance /= np.outer(scale, scale)
   d = len(mean)
   rank = min(rank, d - 1)
   values, vectors = scipy.linalg.eigh(
@@ -111,10 +170,3 @@ def scatter(x: np.ndarray, *, rank: int, floor: float) -> Scatter:
   noise = max(float(rest), floor)
   kept = np.maximum(values, noise)
   return Scatter(mean, scale, vectors, kept, np.asarray(noise))
-
-
-def _gram(z: np.ndarray, weight: np.ndarray) -> np.ndarray:
-  """sum of weight z z^T, (d, d) of (n, d). In float32, twice as fast: what
-  rounding does to it is far below any ridge."""
-  z = (z * np.sqrt(weight)[:, None]).astype(np.float32)
-  return (z.T @ z).astype(np.float64)

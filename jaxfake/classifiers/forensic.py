@@ -1,24 +1,27 @@
 """The detector that reads pictures at their own resolution.
 
-It learns from crops of many sources (data.name=many_sources), real and fake,
-behind the same random deliveries (data/crops). What it sees of them are the
-numbers of `spectral`. Two things are fitted to them, in closed form: the line
-that parts reals from fakes, above all from the reals' own repetitions by small
-networks (generators/traces), and how reals scatter. A picture's evidence of a
-fake is the first's score and half of the second's distance, each in units of
-what reals of other hospitals show.
+It learns from crops of many sources (data.name=many_sources), real and fake, as
+they are or behind the same random deliveries (data/crops). What it sees of them
+are the numbers of `spectral`. Two things are fitted to them, in closed form:
+the line that parts reals from fakes, above all from the reals' own repetitions
+by small networks (generators/traces), and how reals scatter. A picture's
+evidence of a fake is the first's score and half of the second's distance, each
+in units of what reals of other hospitals show.
 
 Where verdicts begin is settled on sources that the model did not learn from:
 each hospital and each kind of fake is left out in turn, the model fitted
-without it, and its whole pictures scored. `fake` needs more evidence than 1 %
-of any hospital's reals have; `real` less than 5 % of the fakes have; both need
-that the two measures do not contradict each other. All else is uncertain.
+without it, and its whole pictures scored, as they are and compressed. `fake`
+needs more evidence than 1 % of any hospital's reals have; `real` less than 5 %
+of the fakes have; both need that the two measures do not contradict each other,
+and that compressing the picture does not turn one into the other. All else is
+uncertain.
 """
 
 from collections.abc import Callable, Sequence
 import dataclasses
 import pathlib
 import time
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -28,7 +31,7 @@ import scipy.special
 
 from jaxfake import errors, metrics, progress, workdir
 from jaxfake.classifiers import detector, discriminant, spectral
-from jaxfake.data import crops, pipeline, work
+from jaxfake.data import crops, deliveries, pipeline, work
 
 CLASSES = "real", "fake"
 VERDICTS = "real", "uncertain", "fake"
@@ -38,6 +41,8 @@ NOISE = 0.05  # At least, of numbers whose variance is 1.
 HALF = 0.5  # Of the distance, beside the score.
 SMALL = "too small"
 BETWEEN = "between the thresholds"
+COMPRESSED = "verdict changes when compressed"
+QUALITY = 75  # Of the JPEG that a verdict has to outlast.
 UNLIKE = "unlike the radiographs it knows"
 
 
@@ -75,8 +80,19 @@ class Rule:
   def probability(self, evidence: np.ndarray) -> np.ndarray:
     return scipy.special.expit(self.slope * evidence + self.intercept)
 
-  def verdict(self, measures: np.ndarray) -> tuple[str, str | None]:
-    """Of one picture's measures (2,): the verdict, and why it is uncertain."""
+  def verdict(
+    self, measures: np.ndarray, compressed: np.ndarray
+  ) -> tuple[str, str | None]:
+    """Of one picture's measures (2,), as it is and compressed: the verdict, and
+    why it is uncertain."""
+    said, reason = self._verdict(measures)
+    if said != "uncertain":
+      other = self._verdict(compressed)[0]
+      if other not in (said, "uncertain"):
+        return "uncertain", COMPRESSED
+    return said, reason
+
+  def _verdict(self, measures):
     score, distance = measures
     evidence = self.evidence(measures[None])[0]
     if evidence >= self.fake_at_least:
@@ -100,8 +116,16 @@ class Examples:
   origins: np.ndarray  # (n,), of a fake that was made of a real, the real's.
   groups: np.ndarray  # (n,)
 
-  def __getitem__(self, which) -> "Examples":
-    return Examples(*(x[which] for x in _columns(self)))
+
+class Part(NamedTuple):
+  """Which examples have moments of their own."""
+
+  label: int
+  source: str
+  origin: str
+
+
+Parts = dict[Part, discriminant.Moments]
 
 
 def _columns(of):
@@ -122,11 +146,20 @@ def check(config) -> None:
       " many_sources"
     )
   errors.check_choice("data.fit", config.data.fit, (pipeline.NATIVE,))
-  for field, least in (("pictures", 2), ("each", 1), ("rank", 1)):
+  for field, least in (
+    ("pictures", 2),
+    ("each", 1),
+    ("delivered", 0),
+    ("rank", 1),
+  ):
     if config[field] < least:
       raise errors.ConfigError(
         f"{field} is {config[field]}: expected at least {least}"
       )
+  if config.delivered > config.each:
+    raise errors.ConfigError(
+      f"delivered is {config.delivered}: expected at most each, {config.each}"
+    )
   for field in ("picture_scatter", "ridge"):
     if not config[field] > 0:
       raise errors.ConfigError(f"{field} is {config[field]}: expected above 0")
@@ -168,7 +201,7 @@ def examples(config, source: Sequence) -> Examples:
 
   with work.processes() as pool, work.shown("crops", total) as advance:
     wanted = crops.jobs(
-      source, indices, config.each, config.seed, config.deliveries
+      source, indices, config.each, config.seed, config.delivered
     )
     for job, found in work.in_order(pool, crops.delivered, wanted):
       advance()
@@ -195,30 +228,61 @@ def origins(source: Sequence) -> list[str]:
   return [of.get(id, "") for id in source.column("original")]
 
 
-def kept(of, without: Sequence[str]) -> np.ndarray:
-  """Which examples or pictures (n,) are neither of some sources nor made of
-  their reals."""
+def parts(found: Examples) -> Parts:
+  """Moments of the examples of each source, and of each hospital they were made
+  of."""
+  keys = list(
+    map(
+      Part,
+      found.labels.tolist(),
+      *(x.tolist() for x in (found.sources, found.origins)),
+    )
+  )
+  places = {}
+  for i, key in enumerate(keys):
+    places.setdefault(key, []).append(i)
+  return {
+    key: discriminant.moments(found.numbers[those], found.groups[those])
+    for key, those in sorted(places.items())
+  }
+
+
+def kept(of: "Pictures", without: Sequence[str]) -> np.ndarray:
+  """Which pictures (n,) are neither of some sources nor made of their reals."""
   out = list(without)
   return ~np.isin(of.sources, out) & ~np.isin(of.origins, out)
 
 
-def weights(found: Examples, without: Sequence[str] = ()) -> np.ndarray:
-  """Of examples (n,): both classes count the same; hospitals by the root of
-  their share; of fakes, aligned ones (traces) half, other sources alike. What
-  is of the sources `without`, or was made of their reals, counts nothing."""
-  weight = np.zeros(len(found.labels))
-  used = kept(found, without)
-  for label in (0, 1):
-    those = np.flatnonzero(used & (found.labels == label))
-    names, index, count = np.unique(
-      found.sources[those], return_inverse=True, return_counts=True
-    )
-    if not len(names):
-      continue
-    share = np.sqrt(count) if label == 0 else _fakes_shares(names)
-    share = share / share.sum() / 2
-    weight[those] = share[index] / count[index]
-  return weight
+def remaining(found: Parts, without: Sequence[str]) -> Parts:
+  """The parts that are neither of some sources nor made of their reals."""
+  out = set(without)
+  return {
+    key: part
+    for key, part in found.items()
+    if not out & {key.source, key.origin}
+  }
+
+
+def weighted(
+  found: Parts, label: int
+) -> list[tuple[float, discriminant.Moments]]:
+  """The parts of one class with their weights, which sum to 1/2: hospitals
+  count by the root of their examples; of fakes, aligned ones (traces) half,
+  other sources alike."""
+  those = {key: part for key, part in found.items() if key.label == label}
+  count = {}
+  for key, part in those.items():
+    count[key.source] = count.get(key.source, 0) + part.count
+  names = np.array(sorted(count))
+  if label:
+    share = _fakes_shares(names)
+  else:
+    share = np.sqrt([count[name] for name in names])
+  share = dict(zip(names.tolist(), share / share.sum() / 2, strict=True))
+  return [
+    (share[key.source] * part.count / count[key.source], part)
+    for key, part in those.items()
+  ]
 
 
 def _fakes_shares(names: np.ndarray) -> np.ndarray:
@@ -235,36 +299,36 @@ def is_trace(source: str) -> bool:
   return source.startswith("trace_")
 
 
-def fit(config, found: Examples, without: Sequence[str] = ()) -> Model:
+def fit(config, found: Parts, without: Sequence[str] = ()) -> Model:
   """The model, perhaps without some sources."""
   return Model(line(config, found, without), reals(config, found, without))
 
 
-def line(config, found: Examples, without: Sequence[str]):
+def line(config, found: Parts, without: Sequence[str]):
   """What parts reals from fakes."""
+  left = remaining(found, without)
   return discriminant.discriminant(
-    found.numbers,
-    found.labels,
-    weights(found, without),
-    found.groups,
+    weighted(left, 0),
+    weighted(left, 1),
     group_weight=config.picture_scatter,
     ridge=config.ridge,
   )
 
 
-def reals(config, found: Examples, without: Sequence[str]):
-  """How reals scatter."""
-  those = kept(found, without) & (found.labels == 0)
-  return discriminant.scatter(
-    found.numbers[those], rank=config.rank, floor=NOISE
-  )
+def reals(config, found: Parts, without: Sequence[str]):
+  """How reals scatter, every example counting alike."""
+  left = remaining(found, without)
+  those = [(x.count, x) for key, x in left.items() if not key.label]
+  return discriminant.scatter(those, rank=config.rank, floor=NOISE)
 
 
 @dataclasses.dataclass(frozen=True)
 class Pictures:
-  """Whole pictures: their numbers (n, d) and facts (n,)."""
+  """Whole pictures: their numbers (n, d), as they are and compressed, and facts
+  (n,)."""
 
   numbers: np.ndarray
+  compressed: np.ndarray
   labels: np.ndarray
   sources: np.ndarray
   origins: np.ndarray  # Of a fake that was made of a real, the real's source.
@@ -287,39 +351,48 @@ def pictures(
       image = source[i]["image"][..., 0]
       image = deliver(image) if deliver else image
       if min(image.shape) >= crops.SIDE:
-        numbers.append(spectral.of_picture(image))
+        numbers.append(numbers_of(image))
         kept.append(i)
       advance()
-  d = spectral.NUMBERS
+  numbers = np.array(numbers).reshape(-1, 2, spectral.NUMBERS)
   columns = [np.array([x[i] for i in kept]) for x in facts]
-  return Pictures(np.array(numbers).reshape(-1, d), *columns)
+  return Pictures(numbers[:, 0], numbers[:, 1], *columns)
+
+
+def numbers_of(image: np.ndarray) -> np.ndarray:
+  """(2, NUMBERS) of a whole picture uint8 (h, w): as it is, and compressed."""
+  compressed = deliveries.jpeg(image, (QUALITY,))
+  return np.stack([spectral.of_picture(x) for x in (image, compressed)])
 
 
 def left_out(
-  config, found: Examples, held: Pictures, without: Sequence[str] = ()
+  config, found: Parts, held: Pictures, without: Sequence[str] = ()
 ) -> np.ndarray:
-  """Measures (n, 2) of pictures by models that did not learn from their source,
-  nor from those `without`; of the only source of a class, by the model itself.
-  """
-  measures = np.zeros((len(held.labels), 2))
-  used = kept(found, without)
-  learnt = [set(found.sources[used & (found.labels == k)]) for k in (0, 1)]
+  """Measures (2, n, 2) of pictures, as they are and compressed, by models that
+  did not learn from their source, nor from those `without`; of the only source
+  of a class, by the model itself."""
+  measures = np.zeros((2, len(held.labels), 2))
+  used = remaining(found, without)
+  learnt = [{key.source for key in used if key.label == k} for k in (0, 1)]
   names = sorted(set(zip(held.labels, held.sources, strict=True)))
-  every = reals(config, found, without)  # Whatever fakes are left out.
+  every = reals(config, used, ())  # Whatever fakes are left out.
   for label, name in names:
-    alone = learnt[label] <= {name}
-    out = [*without, *[name] * (not alone)]
-    scatter = every if label else reals(config, found, out)
-    model = Model(line(config, found, out), scatter)
+    out = [] if learnt[label] <= {name} else [name]
+    scatter = every if label else reals(config, used, out)
+    model = Model(line(config, used, out), scatter)
     which = (held.labels == label) & (held.sources == name)
-    measures[which] = model.measures(held.numbers[which])
+    for k, numbers in enumerate((held.numbers, held.compressed)):
+      measures[k, which] = model.measures(numbers[which])
   return measures
 
 
 def rule(config, measures: np.ndarray, held: Pictures) -> Rule:
-  """Settled on measures (n, 2) by models that did not learn from the source."""
-  real = held.labels == 0
-  weight = _by_source(held)
+  """Settled on measures (2, n, 2), as pictures are and compressed, by models
+  that did not learn from the source."""
+  measures = np.concatenate(measures)
+  labels, sources = (np.tile(x, 2) for x in (held.labels, held.sources))
+  real = labels == 0
+  weight = _by_source(labels, sources)
   centre, spread = np.zeros(2), np.ones(2)
   for k in range(2):
     low, middle, high = _quantiles(
@@ -329,14 +402,14 @@ def rule(config, measures: np.ndarray, held: Pictures) -> Rule:
   units = (measures - centre) / spread
   evidence = units[:, 0] + HALF * units[:, 1]
   worst = lambda values, level: max(
-    np.quantile(values[real & (held.sources == name)], level, method="higher")
-    for name in set(held.sources[real])
+    np.quantile(values[real & (sources == name)], level, method="higher")
+    for name in set(sources[real])
   )
   fake_at = worst(evidence, 1 - config.reals_called_fake)
   real_at = _quantiles(
     evidence[~real], weight[~real], (config.fakes_called_real,)
   )[0]
-  slope, intercept = _logistic(evidence, held.labels, weight)
+  slope, intercept = _logistic(evidence, labels, weight)
   return Rule(
     tuple(map(float, centre)),
     tuple(map(float, spread)),
@@ -349,13 +422,13 @@ def rule(config, measures: np.ndarray, held: Pictures) -> Rule:
   )
 
 
-def _by_source(held: Pictures) -> np.ndarray:
+def _by_source(labels: np.ndarray, sources: np.ndarray) -> np.ndarray:
   """Weights (n,): classes alike, and within one its sources."""
-  weight = np.zeros(len(held.labels))
+  weight = np.zeros(len(labels))
   for label in (0, 1):
-    those = held.labels == label
+    those = labels == label
     names, index, count = np.unique(
-      held.sources[those], return_inverse=True, return_counts=True
+      sources[those], return_inverse=True, return_counts=True
     )
     weight[those] = 1 / (2 * len(names) * count[index])
   return weight
@@ -402,10 +475,11 @@ def train(config, splits, run) -> int:
   """Fits, saves and judges; returns exit code 0."""
   run.begin(0)
   begin = time.monotonic()
-  found = examples(config, splits.train)
+  drawn = examples(config, splits.train)
+  found = parts(drawn)
   model = fit(config, found)
   progress.say(
-    f"fitted to {len(found.labels):,} crops in"
+    f"fitted to {len(drawn.labels):,} crops in"
     f" {progress.duration(time.monotonic() - begin)}; settling where verdicts"
     " begin on sources left out"
   )
@@ -419,13 +493,13 @@ def train(config, splits, run) -> int:
     save(model, run.path / MODEL)
   progress.say("scoring test pictures")
   test = pictures(splits.test, range(len(splits.test)))
-  facts = {"train_seconds": seconds, "crops": len(found.labels)}
+  facts = {"train_seconds": seconds, "crops": len(drawn.labels)}
   run.finish(0, facts, conclude(settled, model, test))
   return 0
 
 
-def joined(parts) -> Pictures:
-  columns = zip(*(_columns(part) for part in parts), strict=True)
+def joined(several) -> Pictures:
+  columns = zip(*map(_columns, several), strict=True)
   return Pictures(*(np.concatenate(x) for x in columns))
 
 
@@ -433,7 +507,8 @@ def conclude(settled: Rule, model: Model, test: Pictures) -> dict:
   """What result.json and predictions.csv say."""
   measures = model.measures(test.numbers)
   evidence = settled.evidence(measures)
-  verdicts = [settled.verdict(x) for x in measures]
+  compressed = model.measures(test.compressed)
+  verdicts = list(map(settled.verdict, measures, compressed))
   p = settled.probability(evidence)
   rows = [
     {
@@ -537,8 +612,8 @@ class Detector:
     if min(gray.shape) < crops.SIDE:
       reason = f"{SMALL}: expected at least {crops.SIDE} pixels a side"
       return {"p_fake": None, "verdict": "uncertain", "reason": reason}
-    measures = self.model.measures(spectral.of_picture(gray)[None])
-    verdict, reason = self.rule.verdict(measures[0])
+    measures = self.model.measures(numbers_of(gray))
+    verdict, reason = self.rule.verdict(*measures)
     p = float(self.rule.probability(self.rule.evidence(measures))[0])
     return {"p_fake": p, "verdict": verdict, "reason": reason}
 

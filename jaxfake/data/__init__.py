@@ -39,7 +39,7 @@ class Dataset:
   kept_together and too_alike (near-duplicates, see grouping), image_sizes,
   skipped (count) and skipped_files. `litter` counts what was passed over.
   Of many_sources also sources {split: {source: n}}, left_out (names), and
-  dropped_between_sources, dropped_of_training_patients, dropped_by_licence.
+  dropped_between_sources, dropped_of_training_patients, of_other_licences.
   """
 
   name: str
@@ -193,7 +193,7 @@ def entries(data) -> tuple[list[folders.Entry], tuple[str, ...]]:
   if data.name == "many_sources":
     from jaxfake.data import many_sources
 
-    found, _ = many_sources.listing(data)
+    found, _, _ = many_sources.listing(data)
     return found.entries, found.classes
   from jaxfake.data import generated
 
@@ -223,15 +223,15 @@ def _many_sources(data):
   """The same of many sources; always split by patient."""
   from jaxfake.data import builders, grouping, many_sources
 
-  found, facts = many_sources.listing(data)
+  found, test_alone, facts = many_sources.listing(data)
   key = folders.fingerprint(found.entries)
-  out = facts["left_out"]
-  # Which are left out decides splits, and is no fact of any file.
-  digest = hashlib.blake2b(repr((key, out)).encode(), digest_size=8)
+  # Which are in test alone decides splits, and is no fact of any file.
+  decides = repr((key, sorted(test_alone)))
+  digest = hashlib.blake2b(decides.encode(), digest_size=8)
   options = {
     "extra": builders.source_features(),
     "look": grouping.picture,
-    "settle": functools.partial(many_sources.settle, out),
+    "settle": functools.partial(many_sources.settle, test_alone),
   }
   recipe = _recipe(digest.hexdigest(), found, data, options)
   facts |= {"fingerprint": key, "split": "patient"}

@@ -151,7 +151,7 @@ def _parser():
       "--licences",
       default="",
       metavar="NAMES",
-      help="of many_sources only images of these licences, or sources",
+      help="of many_sources those to learn from, others are test images alone",
     )
     if run is _describe:
       add("--json", action="store_true", help="print JSON")

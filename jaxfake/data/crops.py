@@ -1,9 +1,8 @@
-"""Crops to learn from: pieces of pictures at their own resolution, as
-delivered.
+"""Crops to learn from: pieces of pictures at their own resolution.
 
 A real picture is first brought to one of many sizes, as hospitals and data sets
 do, since a detector meets pictures of 112 px and of 3,000; a fake keeps its
-own, which its generator gave it. Real and fake then take the same random
+own, which its generator gave it. Real and fake may then take the same random
 deliveries (see deliveries). A fake and the real it was made of take the same
 one, so that they differ in the generator's traces alone.
 """
@@ -19,7 +18,7 @@ SIDE = 96  # Pixels of a crop.
 WINDOW = 192  # Pixels of the piece that is delivered before it is cropped.
 SIZES = 112, 128, 160, 192, 224, 256, 320, 448, 640, 1024  # Shorter sides.
 OWN_SIZE = 0.25  # Share of reals that keep their size.
-SAME_SIZE = 4  # Deliveries of a real picture at one size, before another.
+SAME_SIZE = 4  # Crops of a real picture at one size, before another.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,10 +79,10 @@ def jobs(
   chosen: Sequence[int],
   each: int,
   seed: int,
-  deliver: bool = True,
+  delivered: int = 0,
 ) -> Iterator[Job]:
-  """`each` deliveries of every chosen item of a many_sources source, but those
-  smaller than a crop.
+  """`each` crops of every chosen item of a many_sources source, but those
+  smaller than a crop, the first `delivered` of them behind deliveries.
 
   A fake brings the real along that it was made of, where the source has it in
   the same size.
@@ -105,10 +104,10 @@ def jobs(
           piece(x, np.random.default_rng(key)) for x in (partner, image)
         )
         # All that were made of one real are of one group.
-        yield Job(pieces, (real, i), real * each, key, deliver)
+        yield Job(pieces, (real, i), real * each, key, k < delivered)
         continue
       own = image
       if not labels[i]:
         own = real_size(image, np.random.default_rng((seed, i, variant, 0)))
       own = piece(own, np.random.default_rng(key))
-      yield Job((own,), (i,), group, key, deliver)
+      yield Job((own,), (i,), group, key, k < delivered)

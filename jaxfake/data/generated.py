@@ -27,6 +27,7 @@ from jaxfake import errors
 from jaxfake.data import folders, image_file
 
 FIELDS = "file", "index", "label", "class", "seed", "model", "checkpoint_sha256"
+SAMPLER, MANIFEST = TABLES = "sampler.json", "manifest.jsonl"
 _MADE_BY = "expected a folder made by python -m jaxfake.sample"
 
 
@@ -37,12 +38,12 @@ def entries(folder: str, policy: str) -> tuple[list, tuple[str, ...]]:
   sampling was not finished.
   """
   root = folders.root(folder, _MADE_BY)
-  general = _json(root / "sampler.json", _text(root / "sampler.json"))
-  manifest = root / "manifest.jsonl"
+  general = _json(root / SAMPLER, _text(root / SAMPLER))
+  manifest = root / MANIFEST
   for field in "classes", "count":
     if field not in general:
       raise errors.DataError(
-        f"{root / 'sampler.json'}: no field {field!r}; {_MADE_BY}"
+        f"{root / SAMPLER}: no field {field!r}; {_MADE_BY}"
       )
   classes = tuple(general["classes"])
   found = []

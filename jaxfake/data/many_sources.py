@@ -3,7 +3,8 @@
 `data.dir` names folders, separated by commas, each in one of two forms:
 
     FOLDER          FOLDER/{real,fake}/SOURCE/*, images at any depth
-    NAME=FOLDER     reals of the source NAME, images at any depth
+    NAME=FOLDER     reals of the source NAME, images at any depth; or fakes,
+                    where jaxfake.sample made the folder
 
 Either may hold sources.csv, whose columns are file (a path in FOLDER) and
 patient, and perhaps licence, and original: the picture in FOLDER, or in another
@@ -15,16 +16,17 @@ Whose a real picture is, is known from that file, DICOM, the names of public
 sets or a folder's such as case_12, as elsewhere, within its source. A fake is
 its original's patient's, without one nobody's.
 
-Sources that are left out are test images and nothing else; of the others splits
-are by patient, and a left-out hospital's patients are test patients elsewhere
-too. A left-out generator's fakes of training patients are dropped. So are
+Sources that are left out, and images of other licences than `licences` names,
+are test images and nothing else; of the others splits are by patient, and the
+patients of reals in test alone are test patients elsewhere too. A left-out
+generator's fakes of training patients are dropped. So are
 near-duplicates in several sources, but for those of one source; they are
 searched among reals and among fakes of no original, since fakes of one original
 are near-duplicates by design.
 """
 
 import collections
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 import dataclasses
 import os
 import pathlib
@@ -34,7 +36,7 @@ import unicodedata
 import numpy as np
 
 from jaxfake import errors
-from jaxfake.data import duplicates, folders, grouping, patients
+from jaxfake.data import duplicates, folders, generated, grouping, patients
 
 REAL, FAKE = CLASSES = "real", "fake"
 TABLE = "sources.csv"
@@ -62,9 +64,10 @@ class _File:
     return f"{self.kind}/{self.source}/{self.path}"
 
 
-def listing(data) -> tuple[folders.Listing, dict]:
-  """What `config.data` names, its `dir` and `many_sources`, and facts: the
-  sources left out, and how many images their licence keeps away.
+def listing(data) -> tuple[folders.Listing, frozenset[str], dict]:
+  """What `config.data` names, its `dir` and `many_sources`; the ids of those
+  that are test images alone, of a source left out or of another licence; and
+  facts: the sources left out, and how many are of other licences.
 
   Raises ConfigError, DataError.
   """
@@ -84,19 +87,19 @@ def listing(data) -> tuple[folders.Listing, dict]:
         f"data.many_sources.leave_out names {name!r}: expected some of"
         f" {', '.join(names)}{errors.nearest(name, names)}"
       )
-  entries = _entries(files)
-  kept = entries
+  entries = sorted(_entries(files), key=folders.order)
+  other = set()
   if allowed := _split(_option(data, "licences")):
-    kept = _allowed(entries, allowed)
-    if not kept:
+    other = {e.id for e in entries} - _allowed(entries, allowed)
+    if len(other) == len(entries):
       raise errors.DataError(
         f"{data.dir}: no image of the licences {', '.join(allowed)}"
         " (data.many_sources.licences)"
       )
-  facts = {"left_out": out, "dropped_by_licence": len(entries) - len(kept)}
-  return folders.Listing(
-    sorted(kept, key=folders.order), CLASSES, walk.litter
-  ), facts
+  of_sources = {e.id for e in entries if e.extra["source"] in out}
+  found = folders.Listing(entries, CLASSES, walk.litter)
+  facts = {"left_out": out, "of_other_licences": len(other)}
+  return found, frozenset(of_sources | other), facts
 
 
 def left_out(data) -> list[str]:
@@ -123,14 +126,17 @@ def _files(place: str, walk: folders.Walk) -> list[_File]:
       f" source; expected {LAYOUT}"
     )
   base = folders.root(folder.strip() if named else place, f"expected {LAYOUT}")
+  made = named and (base / generated.SAMPLER).exists()
+  if made:
+    _whole(base)
   if named:
-    places = [(REAL, folders.plain(name), base)]
+    places = [(FAKE if made else REAL, folders.plain(name), base)]
   else:
     places = _sources(base, walk)
   rows, found = _rows(base), []
   for kind, source, top in places:
     for file in walk.files(top):
-      if file == base / TABLE:
+      if file == base / TABLE or (made and file.name in generated.TABLES):
         continue
       inner = _text(file.relative_to(base))
       where, row = rows.pop(_form(inner), ("", {}))
@@ -145,6 +151,15 @@ def _files(place: str, walk: folders.Walk) -> list[_File]:
   if not found:
     raise errors.DataError(f"{base}: no images; expected {LAYOUT}")
   return found
+
+
+def _whole(base) -> None:
+  """Raises DataError where the folder of a sampler's images is not whole."""
+  entries, _ = generated.entries(base, "patient")
+  if any(entry.record is not None for entry in entries):
+    raise errors.DataError(
+      f"{base}: holds shards; expected PNG files (jaxfake.sample --format png)"
+    )
 
 
 def _sources(base, walk) -> list[tuple[str, str, pathlib.Path]]:
@@ -297,9 +312,9 @@ def _of_originals(entries) -> list[folders.Entry]:
   return found
 
 
-def _allowed(entries, licences) -> list[folders.Entry]:
-  """The images whose licence begins with one of these, or whose source has one
-  as its name; made from another, only where that one is allowed too.
+def _allowed(entries, licences) -> set[str]:
+  """The ids of images whose licence begins with one of these, or whose source
+  has one as its name; made from another, only where that one is allowed too.
 
   CC BY is not CC BY-NC: what adds NC, ND or SA is another licence.
   """
@@ -314,25 +329,26 @@ def _allowed(entries, licences) -> list[folders.Entry]:
     if e.extra["source"] in licences
     or any(p.match(plain(e.extra["licence"])) for p in patterns)
   }
-  return [
-    e
+  return {
+    e.id
     for e in entries
     if e.id in allowed and (e.extra["original"] or e.id) in allowed
-  ]
+  }
 
 
 def settle(
-  leave_out: Sequence[str],
+  test_alone: Set[str],
   entries: Sequence[folders.Entry],
   seen: Sequence[grouping.Seen],
 ) -> tuple[dict[str, list[folders.Entry]], dict]:
   """The entries by split, and facts; see grouping.settle.
 
-  Of near-duplicates in several sources those of one source stay: of a left-out
-  one, where it is among them, else of the first by name.
+  `test_alone` are ids. Of near-duplicates in several sources those of one
+  source stay: of one in test alone, where it is among them, else of the first
+  by name.
   """
   entries = _of_originals(grouping.with_patients(entries, seen))
-  copies = _between_sources(leave_out, entries, seen)
+  copies = _between_sources(test_alone, entries, seen)
   # What is dropped takes part, so that what was made from it stays with what it
   # is a copy of.
   groups, near, alike = grouping.groups(entries, seen, _together(entries))
@@ -341,9 +357,9 @@ def settle(
     stay = [i for i in those if i not in copies]
     if not stay:
       continue
-    split = _split_of([entries[i] for i in stay], leave_out)
+    split = _split_of([entries[i] for i in stay], test_alone)
     for i in stay:
-      if split != "test" and entries[i].extra["source"] in leave_out:
+      if split != "test" and entries[i].id in test_alone:
         trained_on += 1
       else:
         found[i] = dataclasses.replace(entries[i], split=split)
@@ -371,7 +387,7 @@ def settle(
   return splits, facts
 
 
-def _between_sources(leave_out, entries, seen) -> set[int]:
+def _between_sources(test_alone, entries, seen) -> set[int]:
   """Which entries have a near-duplicate in another source that stays, or are
   cut from one that has."""
   dropped = set()
@@ -386,8 +402,10 @@ def _between_sources(leave_out, entries, seen) -> set[int]:
     clusters, _ = duplicates.clusters(np.array([seen[i].bits for i in those]))
     for cluster in clusters:
       members = [those[i] for i in cluster]
-      sources = {entries[i].extra["source"] for i in members}
-      stays = min(sources, key=lambda name: (name not in leave_out, name))
+      stays = min(
+        (entries[i].id not in test_alone, entries[i].extra["source"])
+        for i in members
+      )[1]
       dropped |= {i for i in members if entries[i].extra["source"] != stays}
   ids = {entries[i].id for i in dropped}
   return dropped | {
@@ -408,13 +426,13 @@ def _together(entries) -> list[list[int]]:
   return list(found.values())
 
 
-def _split_of(group: Sequence[folders.Entry], leave_out) -> str:
-  """The split of what must stand in one: test, where a left-out hospital's
-  picture or nothing but left-out ones are in it."""
-  out = [e for e in group if e.extra["source"] in leave_out]
+def _split_of(group: Sequence[folders.Entry], test_alone) -> str:
+  """The split of what must stand in one: test, where a real of test alone or
+  nothing else is in it."""
+  out = [e for e in group if e.id in test_alone]
   if len(out) == len(group) or any(CLASSES[e.label] == REAL for e in out):
     return "test"
-  learnt = [e.key for e in group if e.extra["source"] not in leave_out]
+  learnt = [e.key for e in group if e.id not in test_alone]
   return folders.split_of(grouping.leader(learnt))
 
 
@@ -438,9 +456,10 @@ def notes(facts: dict) -> list[str]:
     lines[0] += f", in test alone {', '.join(facts['left_out'])}"
   for field, what in (
     ("dropped_between_sources", "near-duplicates in another source"),
-    ("dropped_of_training_patients", "left-out fakes of training patients"),
-    ("dropped_by_licence", "images of other licences"),
+    ("dropped_of_training_patients", "test-only fakes of training patients"),
   ):
     if n := facts[field]:
       lines.append(f"{n:,} {what} dropped")
+  if n := facts["of_other_licences"]:
+    lines.append(f"{n:,} of other licences, in test alone")
   return lines

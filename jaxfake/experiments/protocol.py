@@ -62,7 +62,7 @@ class Tested(NamedTuple):
 def check(config) -> None:
   """Raises ConfigError for values no protocol could use."""
   forensic.check(config)
-  for field, least in (("seeds", 1), ("most", LEAST), ("delivered", 2)):
+  for field, least in (("seeds", 1), ("most", LEAST), ("deliver", 2)):
     if config[field] < least:
       raise errors.ConfigError(
         f"{field} is {config[field]}: expected at least {least}"
@@ -104,7 +104,7 @@ def flat(cell: dict) -> dict:
 def figures(config, splits) -> dict:
   """All figures, JSON-able."""
   found = [
-    forensic.examples(seeded(config, seed), splits.train)
+    forensic.parts(forensic.examples(seeded(config, seed), splits.train))
     for seed in range(config.seeds)
   ]
   held, test = whole(config, splits)
@@ -125,7 +125,7 @@ def figures(config, splits) -> dict:
     "cells": cells,
     "summary": summary(cells),
     "deliveries": delivered(config, splits, tested),
-    "without": ablations(config, splits, found[0], held, test, folds),
+    "methods": ablations(config, splits, found[0], held, test, folds),
   }
 
 
@@ -197,7 +197,9 @@ def of_fold(test, held, fold: Fold) -> forensic.Pictures:
 def tested_by(detector, of: forensic.Pictures) -> Tested:
   measures = detector.model.measures(of.numbers)
   evidence = detector.rule.evidence(measures)
-  verdicts = np.array([detector.rule.verdict(x)[0] for x in measures])
+  compressed = detector.model.measures(of.compressed)
+  both = zip(measures, compressed, strict=True)
+  verdicts = np.array([detector.rule.verdict(*x)[0] for x in both])
   p = detector.rule.probability(evidence)
   return Tested(of, evidence, measures, verdicts, p)
 
@@ -287,13 +289,13 @@ def delivered(config, splits, detectors: dict[Fold, forensic.Detector]):
   places = []
   for source in (splits.test, splits.val, splits.train):
     of = source.column("source")
-    chosen = forensic.chosen(source, config.delivered)
+    chosen = forensic.chosen(source, config.deliver)
     places.append((source, [i for i in chosen if of[i] in names]))
   found = []
   for name, deliver in deliveries.DELIVERIES.items():
     progress.say(f"delivered: {name}")
     parts = [forensic.pictures(*place, deliver) for place in places]
-    of = capped(forensic.joined(parts), config.delivered)
+    of = capped(forensic.joined(parts), config.deliver)
     cells = []
     for fold, detector in unseen.items():
       mine = of[np.isin(of.sources, fold.out)]
@@ -326,51 +328,60 @@ def capped(of: forensic.Pictures, most: int) -> forensic.Pictures:
 
 
 def ablations(config, splits, found, held, test, folds) -> list[dict]:
-  """AUC where both are unseen, with parts of the method taken away."""
+  """AUC where both are unseen, with parts of the method taken away or added."""
   unseen = [fold for fold in folds if fold.condition == UNSEEN]
-  flat_scatter = config.copy_and_resolve_references()
-  flat_scatter.picture_scatter = 1e-9
-  plain = config.copy_and_resolve_references()
-  plain.deliveries = False
-  traces = np.array([forensic.is_trace(name) for name in found.sources])
+  flat = config.copy_and_resolve_references()
+  flat.picture_scatter = 1e-9
+  behind = config.copy_and_resolve_references()
+  behind.delivered = 0 if config.delivered else config.each
+  word = "without" if config.delivered else "with"
+  delivered = forensic.parts(forensic.examples(behind, splits.train))
   n = forensic.spectral.FREQUENCIES
-  parts = {
-    "the spectra's means": slice(0, n),
-    "the spectra's deviations": slice(n, 2 * n),
-    "the grid": slice(2 * n, None),
+  every = np.arange(forensic.spectral.NUMBERS)
+  numbers = {
+    "the spectra's means": every[n:],
+    "the spectra's deviations": np.r_[every[:n], every[2 * n :]],
+    "the grid": every[: 2 * n],
   }
-  aligned = {}
-  if len(sources(test)[1]) > 1:  # Else no fakes would be left.
-    aligned = {"aligned fakes": (config, found[~traces], held, test)}
   cases = {
-    "nothing": (config, found, held, test),
-    "the scatter of pictures": (flat_scatter, found, held, test),
-    **aligned,
-    "deliveries": (config, forensic.examples(plain, splits.train), held, test),
+    "as it is": (config, found, every),
+    "without the scatter of pictures": (flat, found, every),
+    f"{word} deliveries in training": (config, delivered, every),
   } | {
-    name: (config, *(blank(x, columns) for x in (found, held, test)))
-    for name, columns in parts.items()
+    f"without {name}": (config, found, which) for name, which in numbers.items()
   }
+  traces = {key.source for key in found if forensic.is_trace(key.source)}
+  cases |= {
+    "without " + trace.replace("_", " "): (
+      config,
+      {key: x for key, x in found.items() if key.source != trace},
+      every,
+    )
+    for trace in sorted(traces)
+    if len(traces) > 1
+  }
+  if len(sources(test)[1]) > 1:  # Else no fakes would be left.
+    plain = {k: x for k, x in found.items() if k.source not in traces}
+    cases["without aligned fakes"] = config, plain, every
   rows = []
-  for name, (c, examples, of_held, of_test) in cases.items():
+  for name, (c, parts, which) in cases.items():
+    of_numbers = {key: x.of_numbers(which) for key, x in parts.items()}
+    of_held, of_test = (only(x, which) for x in (held, test))
     cells = []
     for fold in unseen:
-      detector = fitted(c, examples, of_held, fold.out)
+      detector = fitted(c, of_numbers, of_held, fold.out)
       cells += pairs(fold, tested_by(detector, of_fold(of_test, of_held, fold)))
     aucs = [x["auc"]["value"] for x in cells]
-    row = {"without": name, "auc": float(np.mean(aucs)), "worst": min(aucs)}
+    row = {"method": name, "auc": float(np.mean(aucs)), "worst": min(aucs)}
     rows.append(row | rates(cells))
-    progress.say(
-      f"without {name}: mean AUC {row['auc']:.3f}, worst {row['worst']:.3f}"
-    )
+    progress.say(f"{name}: mean AUC {row['auc']:.3f}, worst {row['worst']:.3f}")
   return rows
 
 
-def blank(of, columns: slice):
-  """Examples or pictures without some of their numbers."""
-  numbers = of.numbers.copy()
-  numbers[:, columns] = 0
-  return dataclasses.replace(of, numbers=numbers)
+def only(of: forensic.Pictures, which: np.ndarray) -> forensic.Pictures:
+  """Pictures with some of their numbers."""
+  numbers, compressed = of.numbers[:, which], of.compressed[:, which]
+  return dataclasses.replace(of, numbers=numbers, compressed=compressed)
 
 
 RATES = {
@@ -413,15 +424,15 @@ def write(path: pathlib.Path, result: dict) -> str:
     *matrix(path, result),
     report.Heading("After deliveries, generator and hospital unseen"),
     [after(row) for row in result["deliveries"]],
-    report.Heading("With parts taken away, generator and hospital unseen"),
+    report.Heading("The method changed, generator and hospital unseen"),
     [
       {
-        "without": row["without"],
+        "method": row["method"],
         "mean AUC": f"{row['auc']:.3f}",
         "worst": f"{row['worst']:.3f}",
       }
       | percents(row)
-      for row in result["without"]
+      for row in result["methods"]
     ],
     report.Heading("Where this comes from"),
     report.origin([result]) + ".",

@@ -1,90 +1,60 @@
 """Fakes that show what real pictures show: repetitions by many small networks.
 
-Each real picture is passed through small autoencoders
-(models/trace_autoencoder) of every way to enlarge maps, of several depths,
-bottlenecks and losses, taken early and late in their training. Real and fake
-then differ in what a generator leaves and in nothing else, so that a detector
-cannot learn a hospital or a finding instead (aligned pairs: Rajan et al., 2024,
-arXiv:2410.11835; Guillaro et al., 2024, arXiv:2412.17671).
+Each real picture is passed through small networks, taken early and late in
+their training: autoencoders of every way to enlarge maps, of several depths,
+bottlenecks and losses (trace_autoencoders), denoisers in a few steps, as the
+last of a diffusion model's (trace_diffusion), and enlargement that is simulated
+(trace_upsampling). Real and fake then differ in what a generator leaves and in
+nothing else, so that a detector cannot learn a hospital or a finding instead
+(aligned pairs: Rajan et al., 2024, arXiv:2410.11835; Guillaro et al., 2024,
+arXiv:2412.17671).
 
 The run's folder is a folder of data.name=many_sources: real/SOURCE/ holds the
 pieces that were repeated, fake/trace_KIND/ their repetitions, sources.csv whose
-they are. Networks learn from train patients, perhaps of some
-sources only. A few repeat validation and test patients, the others train
-patients. Networks that are finished are not trained again.
+they are. Networks learn from train patients, perhaps of some sources only. A
+few repeat validation and test patients, the others train patients. Networks
+that are finished are not trained again.
 """
 
 from collections.abc import Sequence
 import csv
-import functools
 import pathlib
 import time
-from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 from PIL import Image
 
 from jaxfake import data as datasets
-from jaxfake import errors, platform, progress, sample, workdir
+from jaxfake import errors, progress, sample, workdir
 from jaxfake.data import crops, folders
-from jaxfake.models import trace_autoencoder as networks
+from jaxfake.generators import (
+  trace_autoencoders,
+  trace_diffusion,
+  trace_upsampling,
+)
+from jaxfake.generators.trace_pieces import SIDES, Piece
+from jaxfake.models.trace_autoencoder import UPSAMPLINGS
 
-SIDES = 112, 128, 160, 192  # Of pieces: multiples of 2**depth.
-LOSSES = "l1", "spectral", "adversarial"
-BATCH = 8  # Pieces that are repeated at once.
+NOT_AUTOENCODERS = {
+  "diffusion": trace_diffusion,
+  "simulated": trace_upsampling,
+}
+KINDS = (*UPSAMPLINGS, *NOT_AUTOENCODERS)
 FIELDS = "file", "patient", "licence", "original"
 
 
-class Spec(NamedTuple):
-  """One network."""
-
-  upsampling: str
-  depth: int
-  width: int
-  latent: int
-  bottleneck: str
-  direct: bool
-  averaged: bool
-  loss: str
-
-  def network(self) -> networks.TraceAutoencoder:
-    return networks.TraceAutoencoder(*self[:-1])
+def maker(kind: str):
+  """The module that trains networks of a kind and repeats pictures by them."""
+  return NOT_AUTOENCODERS.get(kind, trace_autoencoders)
 
 
-class Piece(NamedTuple):
-  """A real piece that is repeated, and whose it is."""
-
-  image: np.ndarray  # uint8 (s, s), s one of SIDES.
-  source: str
-  patient: str
-  licence: str
-  file: str  # In the run's folder.
-
-
-def specs(count: int, seed: int) -> list[Spec]:
-  """`count` networks, each way to enlarge in turn, the rest drawn."""
-  found = []
-  for i in range(count):
-    rng = np.random.default_rng((seed, i))
-    kind = networks.UPSAMPLINGS[i % len(networks.UPSAMPLINGS)]
-    pick = lambda *values, rng=rng: values[rng.integers(len(values))]
-    direct = rng.random() < 0.3 and kind.startswith("transpose")
-    found.append(
-      Spec(
-        kind,
-        pick(1, 2, 2, 3),
-        pick(12, 16, 16, 20),
-        pick(4, 8, 16),
-        pick(*networks.BOTTLENECKS),
-        bool(direct),
-        bool(rng.random() < 0.4),
-        pick(*LOSSES, "adversarial"),
-      )
-    )
-  return found
+def specs(count: int, seed: int) -> list:
+  """`count` networks, each kind in turn, the rest drawn."""
+  kinds = [KINDS[i % len(KINDS)] for i in range(count)]
+  return [
+    maker(kind).spec(kind, np.random.default_rng((seed, i)))
+    for i, kind in enumerate(kinds)
+  ]
 
 
 def check(config) -> None:
@@ -143,7 +113,7 @@ def _run(config, path, folder, dataset) -> int:
   for i, spec in enumerate(wanted):
     done = path / "networks" / f"{i:03}.json"
     if done.exists():
-      progress.say(f"[{i + 1} of {len(wanted)}] {spec.upsampling}: done before")
+      progress.say(f"[{i + 1} of {len(wanted)}] {spec.kind}: done before")
       continue
     repeated = pieces["train"]
     if (i + 1) % config.validation == 0:
@@ -153,7 +123,7 @@ def _run(config, path, folder, dataset) -> int:
     workdir.write_json(done, facts)
     error = ", ".join(f"{x:.1f}" for x in facts["error"])
     progress.say(
-      f"[{i + 1} of {len(wanted)}] {spec.upsampling}: {facts['seconds']:.0f} s,"
+      f"[{i + 1} of {len(wanted)}] {spec.kind}: {facts['seconds']:.0f} s,"
       f" mean error {error} gray levels"
     )
   rows = [
@@ -232,14 +202,14 @@ def square(image: np.ndarray, rng) -> np.ndarray:
 def one(
   config,
   i: int,
-  spec: Spec,
+  spec,
   learnt: Sequence[Piece],
   repeated: Sequence[Piece],
   path: pathlib.Path,
 ) -> dict:
   """Trains network i and writes its repetitions; returns facts with rows."""
   begin = time.monotonic()
-  stages, error = train(config, i, spec, learnt)
+  stages, error = maker(spec.kind).train(config, i, spec, learnt)
   rng = np.random.default_rng((config.seed, i, 2))
   n = min(config.repetitions, len(repeated))
   which = rng.choice(len(repeated), n, replace=False) if n else []
@@ -247,11 +217,11 @@ def one(
   facts = {"model": "trace_autoencoder", "seed": config.seed, "network": i}
   for stage, params in enumerate(stages):
     mine = [repeated[j] for j in which[stage :: len(stages)]]
-    for piece, image in zip(mine, repeat(spec, params, mine), strict=True):
+    for piece, image in zip(
+      mine, maker(spec.kind).repeat(spec, params, mine), strict=True
+    ):
       name = pathlib.Path(piece.file).stem
-      file = (
-        f"fake/trace_{spec.upsampling}/{i:03}_{stage}_{piece.source}_{name}.png"
-      )
+      file = f"fake/trace_{spec.kind}/{i:03}_{stage}_{piece.source}_{name}.png"
       (path / file).parent.mkdir(parents=True, exist_ok=True)
       data = sample.png(image[..., None], facts | {"stage": stage})
       (path / file).write_bytes(data)
@@ -264,91 +234,3 @@ def one(
     "seconds": seconds,
     "rows": rows,
   }
-
-
-def repeat(spec: Spec, params, pieces: Sequence[Piece]) -> list[np.ndarray]:
-  """uint8 (s, s) of each piece, by a trained network."""
-  forward = jax.jit(spec.network().apply)
-  found = [None] * len(pieces)
-  for side in sorted({p.image.shape[0] for p in pieces}):
-    those = [k for k, p in enumerate(pieces) if p.image.shape[0] == side]
-    for first in range(0, len(those), BATCH):
-      part = those[first : first + BATCH]
-      x = np.zeros((BATCH, side, side, 1), np.float32)
-      x[: len(part), ..., 0] = [pieces[k].image / 127.5 - 1 for k in part]
-      y = np.asarray(forward(params, x, jax.random.key(first)))[..., 0]
-      y = np.clip(np.rint((y + 1) * 127.5), 0, 255).astype(np.uint8)
-      for k, image in zip(part, y, strict=False):
-        found[k] = image
-  return found
-
-
-def train(config, i: int, spec: Spec, pieces: Sequence[Piece]):
-  """Parameters after two fifths of the steps and after all; the mean error,
-  gray levels, at both."""
-  net, critic = spec.network(), networks.PatchCritic()
-  x = jnp.zeros((1, config.crop, config.crop, 1))
-  key = jax.random.key(config.seed + i)
-  init = functools.partial(
-    jax.jit, compiler_options=platform.run_once_options()
-  )
-  params = init(net.init)(key, x, key), init(critic.init)(key, x)
-  opts = optax.adam(1e-3, 0.5, 0.9), optax.adam(5e-4, 0.5, 0.9)
-  states = tuple(o.init(p) for o, p in zip(opts, params, strict=True))
-  step = platform.jit(functools.partial(_step, spec.loss, net, critic, opts))
-  rng = np.random.default_rng((config.seed, i, 1))
-  stages, errors_ = [], []
-  for k in range(1, config.steps + 1):
-    batch = np.stack(
-      [
-        cut(pieces[rng.integers(len(pieces))].image, config.crop, rng)
-        for _ in range(config.batch_size)
-      ]
-    )
-    params, states, error = step(params, states, batch, jax.random.key(k))
-    if k in (max(1, config.steps * 2 // 5), config.steps):
-      stages.append(jax.tree.map(np.asarray, params[0]))
-      errors_.append(float(error) * 127.5)
-  return stages, errors_
-
-
-def cut(image: np.ndarray, side: int, rng) -> np.ndarray:
-  top, left = rng.integers(image.shape[0] - side + 1, size=2)
-  return image[top : top + side, left : left + side]
-
-
-def _step(loss: str, net, critic, opts, params, states, batch, key):
-  """One step of the network and, under "adversarial", of its critic."""
-  x = batch[..., None].astype(jnp.float32) / 127.5 - 1
-
-  def of_network(p):
-    y = net.apply(p, x, key)
-    value = jnp.abs(x - y).mean()
-    if loss != "l1":
-      value += (0.1 if loss == "spectral" else 0.05) * spectral_distance(x, y)
-    if loss == "adversarial":
-      value -= 0.02 * critic.apply(params[1], y).mean()
-    return value, y
-
-  (_, y), gradient = jax.value_and_grad(of_network, has_aux=True)(params[0])
-  update, state = opts[0].update(gradient, states[0])
-  network, of_critic = optax.apply_updates(params[0], update), params[1]
-  critic_state = states[1]
-  if loss == "adversarial":  # Hinge (Lim and Ye, 2017, arXiv:1705.02894).
-    y = jax.lax.stop_gradient(y)
-    hinge = lambda p: (
-      jax.nn.relu(1 - critic.apply(p, x)) + jax.nn.relu(1 + critic.apply(p, y))
-    ).mean()
-    update, critic_state = opts[1].update(jax.grad(hinge)(params[1]), states[1])
-    of_critic = optax.apply_updates(params[1], update)
-  return (network, of_critic), (state, critic_state), jnp.abs(x - y).mean()
-
-
-def spectral_distance(x: jax.Array, y: jax.Array) -> jax.Array:
-  """Mean difference of log amplitude, under a Hann window, of (b, s, s, 1)."""
-  window = jnp.hanning(x.shape[1])
-  window = (window[:, None] * window)[..., None]
-  amplitude = lambda v: jnp.log(
-    jnp.abs(jnp.fft.rfft2(v * window, axes=(1, 2))) + 0.05
-  )
-  return jnp.abs(amplitude(x) - amplitude(y)).mean()
