@@ -16,7 +16,11 @@ ROOT = pathlib.Path(__file__).parent.parent
 # A page may use what the pages before it made.
 TOPICS = ("train", "classify", "study", "many_sources", "detect", "data")
 TOPICS += ("sweep", "clusters", "results", "performance", "architecture")
-ORDER = "README.md", *(f"docs/{x}.md" for x in TOPICS), "CONTRIBUTING.md"
+ORDER = ["README.md", *(f"docs/{x}.md" for x in TOPICS)]
+# It shows parts that are found by their modules' names, which contracts.py says
+# how to write.
+if (ROOT / "jaxfake/contracts.py").exists():
+  ORDER.append("CONTRIBUTING.md")
 TEXTS = {name: (ROOT / name).read_text() for name in ORDER}
 README = TEXTS["README.md"]
 
@@ -61,6 +65,14 @@ GIVEN = [
   for line in lines(text, "bash")
   if line.startswith(("python ", "launch/"))
 ]
+# Name of a file -> its text.
+MODULES = dict(
+  re.findall(
+    r"^```python\n# (my_lab/\w+\.py)\n(.*?)^```$",
+    TEXTS.get("CONTRIBUTING.md", ""),
+    re.M | re.S,
+  )
+)
 # Two pages may give the same command; it is run once.
 COMMANDS = list(dict.fromkeys(map(smaller, GIVEN)))
 SHOWN = [
@@ -73,19 +85,27 @@ SHOWN = [
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-  """A folder that looks like the repository's, with a FOLDER of radiographs."""
+  """A folder that looks like the repository's, with a FOLDER and a WARD of
+  radiographs and the modules that CONTRIBUTING shows."""
   place = tmp_path_factory.mktemp("readme")
   for name in ("configs", "launch"):
     (place / name).symlink_to(ROOT / name)
+  for name, code in MODULES.items():
+    (place / name).parent.mkdir(exist_ok=True)
+    (place / name).write_text(code)
   rng = np.random.default_rng(0)
+  rows = ["file,patient,finding"]
   for split in ("train", "val", "test"):
     for name in ("NORMAL", "PNEUMONIA"):
-      folder = place / "FOLDER" / split / name
-      folder.mkdir(parents=True)
       for i in range(8):
         blocks = rng.integers(0, 256, (8, 8), np.uint8)
         image = Image.fromarray(blocks.repeat(6, 0).repeat(5, 1))
-        image.save(folder / f"{split}{name}{i}-1.png")
+        file = f"{split}/{name}/{split}{name}{i}-1.png"
+        rows.append(f"{file},{split}{name}{i},{name}")
+        for folder in ("FOLDER", "WARD"):
+          (place / folder / file).parent.mkdir(parents=True, exist_ok=True)
+          image.save(place / folder / file)
+  (place / "WARD" / "list.csv").write_text("\n".join(rows))
   return place
 
 
