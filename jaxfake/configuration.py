@@ -25,6 +25,7 @@ TASKS = {
   "traces": "traces.py",
   "forensic": "forensic.py",
   "protocol": "protocol.py",
+  "ship": "ship.py",
 }
 # Groups whose fields have names of the user's: each is a change of another
 # configuration, and checked as one.

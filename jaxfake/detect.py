@@ -1,12 +1,12 @@
 """Real or deepfake: a verdict for each of your radiographs.
 
-PNG, JPEG and DICOM files, given or found in folders, are scored by a trained
-detector, for example one of a study's: --model runs/study-quick/detectors/cnn.
-p_fake is the calibrated probability of a fake. A verdict is `real` or `fake`
-beyond the detector's two thresholds, both from validation, and `uncertain`
-between them, or without p_fake for what is no radiograph; `reason` says which.
-A detector knows the generators it learnt from; the study's report says how it
-fares on others.
+PNG, JPEG and DICOM files, given or found in folders, are scored by the detector
+that comes with the program, or by one of yours: --model RUN, the folder of a
+finished run. p_fake is the calibrated probability of a fake. A verdict is
+`real` or `fake` beyond the detector's two thresholds, and `uncertain` between
+them, for what is unlike all it knows, and without p_fake for what is no
+radiograph; `reason` says which. How it fares on generators and hospitals that
+it never saw is in its model card, --card.
 
 Exit codes: 0 all files were read, 1 some were not, 2 a mistake in the command.
 """
@@ -33,8 +33,18 @@ def parser() -> argparse.ArgumentParser:
     formatter_class=argparse.RawDescriptionHelpFormatter,
   )
   add = p.add_argument
-  add("paths", nargs="+", metavar="FILE_OR_FOLDER")
-  add("--model", required=True, help="the folder of a finished detector's run")
+  add("paths", nargs="*", metavar="FILE_OR_FOLDER")
+  add(
+    "--model",
+    help="the folder of a finished detector's run (default: the detector that"
+    " comes with the program)",
+  )
+  add("--card", action="store_true", help="print its model card and end")
+  add(
+    "--maps",
+    metavar="FOLDER",
+    help="where to write each picture with what looks made in yellow to red",
+  )
   add("--csv", help="where to write rows as CSV, as they come")
   add("--jsonl", help="where to write rows as JSON lines, as they come")
   add("--json", help="where to write all rows and the model's facts as JSON")
@@ -116,6 +126,10 @@ def run(args) -> int:
   from jaxfake import writers
   from jaxfake.classifiers import detector
 
+  if args.card:
+    return show_card(args)
+  if not args.paths:
+    raise errors.ConfigError("no FILE_OR_FOLDER: expected some to look at")
   kinds = (writers.Csv, args.csv), (writers.JsonLines, args.jsonl)
   outputs = [(kind, path) for kind, path in kinds if path]
   if args.resume and (args.json or not outputs):
@@ -126,14 +140,23 @@ def run(args) -> int:
   for place in places:
     if not os.path.isdir(os.path.dirname(place) or "."):
       raise errors.ConfigError(f"{place}: there is no such folder to write to")
-  files, passed = detector.found(args.paths, places)
+  own = places + [args.maps] * bool(args.maps)
+  files, passed = detector.found(args.paths, own)
   with contextlib.ExitStack() as stack:
     keep = lambda sink: stack.enter_context(contextlib.closing(sink))
     sinks = [keep(k(out, detector.FIELDS, args.resume)) for k, out in outputs]
     whole = keep(writers.Json(args.json)) if args.json else None
     detector.start()
-    path = pathlib.Path(args.model)
+    path = pathlib.Path(args.model) if args.model else detector.SHIPPED
     program, model = detector.load(path)
+    maps = None
+    if args.maps:
+      if not hasattr(program, "map"):
+        raise errors.ConfigError(
+          f"--maps: {program.about()['name']} makes none; expected a detector"
+          " of configs/forensic.py, as the one that comes with the program"
+        )
+      maps = writers.Maps(args.maps)
     total = len(files)
     if args.resume:
       files = list(unfinished(files, rows_before(outputs, model)))
@@ -141,20 +164,38 @@ def run(args) -> int:
       sink.begin()
     if whole:
       whole.begin({"path": str(path), "sha256": model} | program.about())
-    table, counts = scored(program, model, files, sinks, whole)
+    table, counts = scored(program, model, files, sinks, whole, maps)
   print(table.text())
   about = program.about()
+  by = f"{about['name']} in {path}"
+  if path == detector.SHIPPED:
+    by = "the detector that comes with the program (--card tells of it)"
   more = f", {total - len(files)} had rows before" if args.resume else ""
   more += f", {passed} of desktops' litter passed over" if passed else ""
   print(
     ", ".join(f"{n} {name}" for name, n in counts.items())
     + f"{more}; real up to {about['real_at_most']:.3g}, fake from"
-    f" {about['fake_at_least']:.3g}, by {about['name']} in {path}"
+    f" {about['fake_at_least']:.3g}, by {by}"
   )
   return 1 if counts["not read"] else 0
 
 
-def scored(program, model, files, sinks, whole) -> tuple[Table, dict]:
+def show_card(args) -> int:
+  """Prints the model card of what would give the verdicts."""
+  from jaxfake.classifiers import detector
+
+  path = pathlib.Path(args.model) if args.model else detector.SHIPPED
+  try:
+    print((path / detector.CARD).read_text(), end="")
+  except OSError as error:
+    raise errors.ConfigError(
+      f"{path / detector.CARD}: {error.strerror}; expected a detector that"
+      " configs/ship.py made"
+    ) from error
+  return 0
+
+
+def scored(program, model, files, sinks, whole, maps) -> tuple[Table, dict]:
   """Writes each file's row as it comes; returns what is said of all."""
   from jaxfake.classifiers import detector
   from jaxfake.data import work
@@ -163,11 +204,15 @@ def scored(program, model, files, sinks, whole) -> tuple[Table, dict]:
   table, counts, complete = Table(), dict.fromkeys(said, 0), False
   try:
     with (
-      contextlib.closing(detector.score(program, files)) as rows,
+      contextlib.closing(
+        detector.score(program, files, maps=maps is not None)
+      ) as rows,
       work.shown("files", len(files)) as advance,
     ):
       for row in rows:
         row["model"] = model
+        if maps:
+          maps.write(row, row.pop("map"))
         for sink in [*sinks, whole] if whole else sinks:
           sink.write(row)
         table.add(row)

@@ -111,13 +111,20 @@ def run(config, path: pathlib.Path, file: str) -> int:
   from jaxfake import progress
 
   progress.say(f"configuration: {file}")
-  from jaxfake.experiments import comparison, few_images, protocol, study
+  from jaxfake.experiments import (
+    comparison,
+    few_images,
+    protocol,
+    ship,
+    study,
+  )
   from jaxfake.generators import traces
 
   experiments = {
     "comparison": comparison,
     "few_images": few_images,
     "protocol": protocol,
+    "ship": ship,
     "study": study,
     "traces": traces,
   }

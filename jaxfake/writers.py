@@ -132,3 +132,29 @@ def _open(path, mode):
     raise errors.ConfigError(
       f"{path}: cannot be written: {error.strerror}"
     ) from error
+
+
+class Maps:
+  """A folder of pictures, one for each file that has a map."""
+
+  def __init__(self, path: str):
+    self._path = pathlib.Path(path)
+    try:
+      self._path.mkdir(exist_ok=True)
+    except OSError as error:
+      raise errors.ConfigError(
+        f"--maps {path}: {error.strerror}; expected a folder, or a new name in"
+        " one"
+      ) from error
+
+  def write(self, row: dict, picture) -> None:
+    """As NAME-HASH.png: files of one name may lie in several folders."""
+    if picture is None:
+      return
+    from PIL import Image
+
+    stem = pathlib.PurePath(row["file"]).stem[:80]
+    name = f"{stem}-{row['sha256'][:12]}.png"
+    partial = self._path / (name + ".part")
+    Image.fromarray(picture).save(partial, "PNG")
+    partial.replace(self._path / name)

@@ -86,6 +86,19 @@ def test_parts_are_as_good_as_the_whole(group_weight):
   assert np.allclose(scatter(1).distance(x), scatter(5).distance(x), atol=1e-3)
 
 
+def test_pooled_parts_are_the_whole():
+  x, _, _ = examples()
+  x[::7] += 2
+  groups = np.arange(len(x)) // 4
+  whole = discriminant.moments(x, groups)
+  cut = [
+    discriminant.moments(x[a], groups[a])
+    for a in (slice(0, 100), slice(100, None))
+  ]
+  for a, b in zip(discriminant.pooled(cut), whole, strict=True):
+    assert np.allclose(a, b, atol=1e-5)
+
+
 def test_some_numbers_are_as_if_there_were_no_others():
   x, _, _ = examples()
   groups = np.arange(len(x)) // 3

@@ -180,8 +180,49 @@ def test_a_map_is_higher_where_a_fake_was_put_in(trained):
   image = radiograph(rng, 1.0, 320)
   image[:, 160:] = painted(rng, 320)[:, 160:]
   found = detector.map(image)
-  assert found.shape == (19, 19)
-  assert np.median(found[:, 12:]) > np.median(found[:, :7])
+  assert found.shape == image.shape
+  assert np.median(found[:, 200:]) > np.median(found[:, :120])
+  assert detector.map(image[:, :90]) is None
+
+
+def test_maps_of_detect(trained, folder, tmp_path):
+  from jaxfake import detect
+
+  maps = tmp_path / "maps"
+  (place := tmp_path / "in").mkdir()
+  rng = np.random.default_rng(4)
+  image = radiograph(rng, 1.0, 320)
+  image[:, 160:] = painted(rng, 320)[:, 160:]
+  Image.fromarray(image).save(place / "half.png")
+  Image.fromarray(image[:90, :90]).save(place / "small.png")
+  (place / "none.txt").write_text("no picture")
+  argv = [str(place), "--model", str(trained), "--maps", str(maps)]
+  assert detect.main(argv) == 1  # One file was not read.
+  (one,) = maps.iterdir()
+  assert one.name.startswith("half-") and one.suffix == ".png"
+  seen = np.asarray(Image.open(one)).astype(int)
+  assert seen.shape == (320, 320, 3)
+  coloured = (seen.max(-1) - seen.min(-1)) > 20
+  assert coloured[:, 200:].mean() > coloured[:, :120].mean()
+  # Its own pictures are not looked at by a second run.
+  argv = [str(tmp_path), "--model", str(trained), "--maps", str(maps)]
+  assert detect.main([*argv, "--csv", str(tmp_path / "rows.csv")]) == 1
+  assert len(workdir.read_csv(tmp_path / "rows.csv")) == 3
+
+
+def test_maps_need_a_detector_that_makes_them(tmp_path, monkeypatch, capsys):
+  from jaxfake import detect
+  from jaxfake.classifiers import detector
+
+  class Plain:
+    def about(self):
+      return {"name": "svm"}
+
+  monkeypatch.setattr(detector, "load", lambda path: (Plain(), "0"))
+  argv = [__file__, "--model", "x", "--maps", str(tmp_path / "maps")]
+  assert detect.main(argv) == 2
+  assert "svm" in capsys.readouterr().err
+  assert not (tmp_path / "maps").exists()
 
 
 def test_a_rule_says_why_it_is_uncertain():
@@ -268,3 +309,53 @@ def test_protocol(folder, traces, capsys):
   assert "both unseen" in page and "JPEG 75" in page
   assert (path / "pictures" / "unseen.png").exists()
   assert len((path / "cells.csv").read_text().splitlines()) > len(unseen)
+
+
+def test_ship(folder, prepared, tmp_path, capsys):
+  """All runs, the folder for the package, and nothing again by a second run."""
+  from jaxfake import detect
+
+  changes = {"data.dir": folder}
+  assert run("ship.py:tiny", tmp_path / "ship", **changes) == 0
+  shipped = tmp_path / "ship" / "shipped"
+  assert {p.name for p in shipped.iterdir()} == {
+    "model.safetensors",
+    "result.json",
+    "MODEL_CARD.md",
+  }
+  card = (shipped / "MODEL_CARD.md").read_text()
+  for text in ("north", "painter", "JPEG 75", "both unseen", "not stated"):
+    assert text in card
+  assert str(tmp_path) not in card + (shipped / "result.json").read_text()
+  runs = "traces", "detector", "protocol"
+  results = [tmp_path / "ship" / name / "result.json" for name in runs]
+  before = [path.stat().st_mtime_ns for path in results]
+  capsys.readouterr()
+  assert run("ship.py:tiny", tmp_path / "ship", **changes) == 0
+  assert [path.stat().st_mtime_ns for path in results] == before
+  assert capsys.readouterr().out.count("done before") == 3
+  files = [str(folder / "real" / "north"), "--model", str(shipped)]
+  assert detect.main(files) == 0
+  assert detect.main(["--card", "--model", str(shipped)]) == 0
+  assert card in capsys.readouterr().out
+  other = changes | {"detector.rank": 19}
+  assert run("ship.py:tiny", tmp_path / "ship", **other) == 2
+
+
+def test_the_detector_that_comes_with_the_program(folder, tmp_path, capsys):
+  """Small, of licences that allow it, and no paths of a machine in it."""
+  from jaxfake import detect
+  from jaxfake.classifiers import detector
+
+  size = sum(p.stat().st_size for p in detector.SHIPPED.iterdir())
+  assert size <= 4 << 20
+  told = json.loads((detector.SHIPPED / "result.json").read_text())
+  licences = {x for row in told["learnt_from"] for x in row["licences"]}
+  assert licences and all(x.startswith(("CC BY ", "MIT")) for x in licences)
+  out = tmp_path / "rows.csv"
+  assert detect.main([str(folder / "fake"), "--csv", str(out)]) == 0
+  rows = workdir.read_csv(out)
+  assert len(rows) == 60 and all(row["verdict"] for row in rows)
+  assert "comes with the program" in capsys.readouterr().out
+  assert detect.main(["--card"]) == 0
+  assert "Where it fails" in capsys.readouterr().out

@@ -127,7 +127,13 @@ def test_a_run_leaves_what_the_readme_says(tmp_path, capsys):
 def test_every_variant_passes_its_checks(name, variant):
   from jaxfake import loop
   from jaxfake.classifiers import forensic, programs
-  from jaxfake.experiments import comparison, few_images, protocol, study
+  from jaxfake.experiments import (
+    comparison,
+    few_images,
+    protocol,
+    ship,
+    study,
+  )
   from jaxfake.generators import gan, traces
 
   config, _ = main.parse(["", f"--config={ROOT}/configs/{name}{variant}"])
@@ -137,6 +143,7 @@ def test_every_variant_passes_its_checks(name, variant):
     "classifier": (programs.check, loop.check, of_data),
     "forensic": (forensic.check,),
     "protocol": (protocol.check,),
+    "ship": (ship.check,),
     "traces": (traces.check,),
     "comparison": (comparison.check,),
     "few_images": (few_images.check, of_data),

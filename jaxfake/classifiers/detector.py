@@ -19,6 +19,9 @@ from jaxfake import errors
 from jaxfake.data import decoders, image_file, litter, work
 
 VERDICTS = "real", "uncertain", "fake"
+# What comes with the program, where no other is named.
+SHIPPED = pathlib.Path(__file__).parent.with_name("shipped")
+CARD = "MODEL_CARD.md"
 FIELDS = (
   "file",
   "p_fake",
@@ -57,8 +60,8 @@ def found(paths: list[str], but: Sequence[str] = ()) -> tuple[list[str], int]:
 
   Whatever is no folder is in there, and so are folders that may not be listed
   and links to folders, which are not followed: each gets its row. `but` the
-  command's own outputs, found there by a second run. Raises ConfigError where a
-  path does not exist, or nothing is found.
+  command's own outputs, files or folders of files, found there by a second run.
+  Raises ConfigError where a path does not exist, or nothing is found.
   """
   places, passed = {}, 0
   for path in paths:
@@ -79,7 +82,9 @@ def found(paths: list[str], but: Sequence[str] = ()) -> tuple[list[str], int]:
       places.update(dict.fromkeys(map(join, sorted(kept))))
   own = {os.path.realpath(path) for path in but}
   if own:
-    places = {x: None for x in places if os.path.realpath(x) not in own}
+    real = {x: os.path.realpath(x) for x in places}
+    mine = lambda path: path in own or os.path.dirname(path) in own
+    places = {x: None for x, path in real.items() if not mine(path)}
   if not places:
     names = ", ".join(map(printable, paths))
     raise errors.ConfigError(f"{names}: no file in there")
@@ -146,9 +151,13 @@ def start() -> None:
 
 
 def score(
-  program, files: Iterable[str], pool: decoders.Pool | None = None
+  program,
+  files: Iterable[str],
+  pool: decoders.Pool | None = None,
+  maps: bool = False,
 ) -> Iterator[dict]:
   """A row of FIELDS for each file, in order; some are read ahead, by workers.
+  With `maps`, its map over it, uint8 (h, w, 3), or None, as `map` too.
 
   What is no radiograph is `uncertain` without a p_fake. `program.canonical`
   goes to the workers, so that a picture comes back as small as it may be;
@@ -168,10 +177,10 @@ def score(
       else:
         facts, image = answer
       waiting.append((row | facts, image))
-      if len(waiting) == programs.BATCH:
-        yield from judged(program, waiting)
+      if len(waiting) == (1 if maps else programs.BATCH):
+        yield from judged(program, waiting, maps)
         waiting = []
-    yield from judged(program, waiting)
+    yield from judged(program, waiting, maps)
 
 
 def _hash(path):
@@ -185,8 +194,15 @@ def _hash(path):
     return {}  # Gone since; the row has an error already.
 
 
-def judged(program, items: list) -> Iterator[dict]:
+def judged(program, items: list, maps: bool = False) -> Iterator[dict]:
   """The rows of some files with their verdicts."""
+  from jaxfake.classifiers import overlay
+
   said = iter(program.judge([image for _, image in items if image is not None]))
   for row, image in items:
-    yield row if image is None else row | next(said)
+    row = row if image is None else row | next(said)
+    if maps:
+      found = None if image is None else program.map(image)
+      seen = None if found is None else overlay.overlay(image, found)
+      row = row | {"map": seen}
+    yield row

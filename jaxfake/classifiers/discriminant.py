@@ -122,6 +122,25 @@ def _of_groups(parts: Sequence[Moments], mean: np.ndarray) -> np.ndarray:
   return total / max(n, 1)
 
 
+def pooled(parts: Sequence[Moments]) -> Moments:
+  """The moments of all parts' examples together."""
+  count = sum(part.count for part in parts)
+  weighted = [(part.count / count, part) for part in parts]
+  mean = sum(weight * part.mean for weight, part in weighted)
+  groups = sum(part.groups for part in parts)
+  of_groups = sum(
+    part.groups * (part.mean - mean + part.group_mean) for part in parts
+  )
+  return Moments(
+    count,
+    mean,
+    _covariance(weighted, mean).astype(np.float32),
+    groups,
+    of_groups / max(groups, 1),
+    _of_groups(parts, mean).astype(np.float32),
+  )
+
+
 def discriminant(
   reals: Weighted, fakes: Weighted, *, group_weight: float, ridge: float
 ) -> Discriminant:

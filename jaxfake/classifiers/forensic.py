@@ -26,6 +26,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 import safetensors.numpy
+from scipy import ndimage
 import scipy.optimize
 import scipy.special
 
@@ -74,8 +75,7 @@ class Rule:
 
   def evidence(self, measures: np.ndarray) -> np.ndarray:
     """(n,) of (n, 2)."""
-    units = (measures - np.array(self.centre)) / np.array(self.spread)
-    return units[:, 0] + HALF * units[:, 1]
+    return in_units(measures, self.centre, self.spread)
 
   def probability(self, evidence: np.ndarray) -> np.ndarray:
     return scipy.special.expit(self.slope * evidence + self.intercept)
@@ -263,6 +263,14 @@ def remaining(found: Parts, without: Sequence[str]) -> Parts:
   }
 
 
+def of_sources(found: Parts) -> Parts:
+  """One part for each source, whatever its fakes were made of."""
+  together = {}
+  for key, part in found.items():
+    together.setdefault(key._replace(origin=""), []).append(part)
+  return {key: discriminant.pooled(those) for key, those in together.items()}
+
+
 def weighted(
   found: Parts, label: int
 ) -> list[tuple[float, discriminant.Moments]]:
@@ -373,13 +381,16 @@ def left_out(
   of a class, by the model itself."""
   measures = np.zeros((2, len(held.labels), 2))
   used = remaining(found, without)
+  merged = of_sources(used)  # Fewer parts, as good where no real is left out.
   learnt = [{key.source for key in used if key.label == k} for k in (0, 1)]
   names = sorted(set(zip(held.labels, held.sources, strict=True)))
-  every = reals(config, used, ())  # Whatever fakes are left out.
+  every = reals(config, merged, ())  # Whatever fakes are left out.
   for label, name in names:
     out = [] if learnt[label] <= {name} else [name]
-    scatter = every if label else reals(config, used, out)
-    model = Model(line(config, used, out), scatter)
+    if label:
+      model = Model(line(config, merged, out), every)
+    else:
+      model = fit(config, used, out)
     which = (held.labels == label) & (held.sources == name)
     for k, numbers in enumerate((held.numbers, held.compressed)):
       measures[k, which] = model.measures(numbers[which])
@@ -393,14 +404,8 @@ def rule(config, measures: np.ndarray, held: Pictures) -> Rule:
   labels, sources = (np.tile(x, 2) for x in (held.labels, held.sources))
   real = labels == 0
   weight = _by_source(labels, sources)
-  centre, spread = np.zeros(2), np.ones(2)
-  for k in range(2):
-    low, middle, high = _quantiles(
-      measures[real, k], weight[real], (0.16, 0.5, 0.84)
-    )
-    centre[k], spread[k] = middle, max((high - low) / 2, 1e-3)
-  units = (measures - centre) / spread
-  evidence = units[:, 0] + HALF * units[:, 1]
+  centre, spread = units(measures[real], weight[real])
+  evidence = in_units(measures, centre, spread)
   worst = lambda values, level: max(
     np.quantile(values[real & (sources == name)], level, method="higher")
     for name in set(sources[real])
@@ -420,6 +425,21 @@ def rule(config, measures: np.ndarray, held: Pictures) -> Rule:
     float(_quantiles(measures[real, 0], weight[real], (0.9,))[0]),
     float(worst(measures[:, 1], 1 - config.reals_called_fake)),
   )
+
+
+def units(measures: np.ndarray, weight: np.ndarray) -> tuple:
+  """Centre and spread, (2,) each, of reals' measures (n, 2): the median, and
+  half of what the middle 68 % span."""
+  low, middle, high = np.transpose(
+    [_quantiles(measures[:, k], weight, (0.16, 0.5, 0.84)) for k in range(2)]
+  )
+  return middle, np.maximum((high - low) / 2, 1e-3)
+
+
+def in_units(measures: np.ndarray, centre, spread) -> np.ndarray:
+  """Evidence (n,) of measures (n, 2)."""
+  scaled = (measures - np.array(centre)) / np.array(spread)
+  return scaled[:, 0] + HALF * scaled[:, 1]
 
 
 def _by_source(labels: np.ndarray, sources: np.ndarray) -> np.ndarray:
@@ -494,8 +514,28 @@ def train(config, splits, run) -> int:
   progress.say("scoring test pictures")
   test = pictures(splits.test, range(len(splits.test)))
   facts = {"train_seconds": seconds, "crops": len(drawn.labels)}
+  facts["learnt_from"] = learnt_from(splits.train, config.pictures)
   run.finish(0, facts, conclude(settled, model, test))
   return 0
+
+
+def learnt_from(source: Sequence, most: int) -> list[dict]:
+  """How many pictures of each source, and under which licences."""
+  names = "label", "source", "licence"
+  columns = [source.column(name) for name in names]
+  found = {}
+  for i in chosen(source, most):
+    label, name, licence = (column[i] for column in columns)
+    found.setdefault((label, name), []).append(licence)
+  return [
+    {
+      "source": name,
+      "class": CLASSES[label],
+      "images": len(those),
+      "licences": sorted(set(those)),
+    }
+    for (label, name), those in sorted(found.items())
+  ]
 
 
 def joined(several) -> Pictures:
@@ -624,12 +664,28 @@ class Detector:
     low, high = map(float, self.rule.probability(ends))
     return {"name": "forensic", "real_at_most": low, "fake_at_least": high}
 
-  def map(self, gray: np.ndarray) -> np.ndarray:
-    """Evidence of a fake around each block, float64 (rows, columns)."""
-    numbers = spectral.of_surroundings(gray)
-    flat = numbers.reshape(-1, numbers.shape[-1])
-    return self.rule.evidence(self.model.measures(flat)).reshape(
-      numbers.shape[:2]
+  def map(self, gray: np.ndarray) -> np.ndarray | None:
+    """Where a uint8 (h, w) picture looks made: float32 (h, w), at or below 0 as
+    a picture that is `real`, at or above 1 as one that is `fake`. None of one
+    that is too small."""
+    if min(gray.shape) < crops.SIDE:
+      return None
+    stride, rows = spectral.of_surroundings(gray)
+    evidence = np.stack(
+      [self.rule.evidence(self.model.measures(row)) for row in rows]
+    )
+    low, high = self.rule.real_at_most, self.rule.fake_at_least
+    share = (evidence - low) / max(high - low, 1e-6)
+    # Between the middles of blocks.
+    first = (spectral.BLOCK - 1) / 2
+    at = np.meshgrid(
+      *((np.arange(n) - first) / stride for n in gray.shape),
+      indexing="ij",
+      sparse=True,
+    )
+    at = np.broadcast_arrays(*at)
+    return ndimage.map_coordinates(
+      share.astype(np.float32), at, order=1, mode="nearest"
     )
 
 

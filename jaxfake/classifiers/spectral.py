@@ -17,6 +17,7 @@ over blocks of the first, and of the second the strength of every period.
 Nothing is shrunk, and a picture of any size from 32 px is read.
 """
 
+from collections.abc import Iterator
 import functools
 import math
 from typing import NamedTuple
@@ -36,6 +37,7 @@ NUMBERS = 2 * FREQUENCIES + PERIODS
 # leaves, below which nothing is known.
 ROUNDING = 1.0
 LEAST_VARIANCE = 0.5  # Of a block's gray levels; a black border has none.
+MOST_PLACES = 10_000  # Of a map.
 CHUNKS = 64, 1024  # Blocks at once: two shapes, each compiled once.
 
 
@@ -180,10 +182,16 @@ def of_picture(image: np.ndarray) -> np.ndarray:
   return np.asarray(_jitted(numbers)(jax.tree.map(lambda *x: sum(x), *parts)))
 
 
-def of_surroundings(image: np.ndarray, side: int = 5) -> np.ndarray:
-  """float32 (rows, columns, NUMBERS) of uint8 (h, w): around each block, of the
-  side x side blocks there, fewer at the borders."""
-  blocks = cut(image)
+def of_surroundings(
+  image: np.ndarray, side: int = 5
+) -> tuple[int, Iterator[np.ndarray]]:
+  """Of uint8 (h, w): how many pixels lie between blocks, and for each row of
+  them float32 (columns, NUMBERS) around each, of the side x side blocks there,
+  fewer at the borders. Of a large picture every second block is taken, or every
+  fourth, so that they are at most MOST_PLACES."""
+  blocks, stride = cut(image), STRIDE
+  while blocks.shape[0] * blocks.shape[1] > MOST_PLACES:
+    blocks, stride = blocks[::2, ::2], 2 * stride
   rows, columns = blocks.shape[:2]
   parts = []
   for part, n in _chunks(blocks.reshape(-1, BLOCK, BLOCK)):
@@ -201,9 +209,7 @@ def of_surroundings(image: np.ndarray, side: int = 5) -> np.ndarray:
 
   total = Sums(*(around(x) for x in each))
   total = total._replace(count=np.round(total.count[..., 0]))
-  return np.stack(
-    [
-      np.asarray(_jitted(numbers)(jax.tree.map(lambda x, i=i: x[i], total)))
-      for i in range(rows)
-    ]
+  return stride, (
+    np.asarray(_jitted(numbers)(jax.tree.map(lambda x, i=i: x[i], total)))
+    for i in range(rows)
   )

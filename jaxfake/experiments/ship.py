@@ -1,0 +1,203 @@
+"""Makes the detector that comes with the program, and its model card.
+
+traces/, detector/, protocol/   runs of their own
+shipped/                        what goes into the package: the model, its rule
+                                and figures, MODEL_CARD.md
+
+Runs that are finished are not run again. The same data and configuration give
+the same bytes of the model on the same kind of machine.
+"""
+
+import pathlib
+import shutil
+
+from jaxfake import errors, progress, report, workdir
+from jaxfake.classifiers import detector, forensic
+from jaxfake.experiments import protocol
+from jaxfake.generators import traces
+
+MOST_BYTES = 4 << 20  # Of a model that is shipped.
+WEAK = 0.8  # AUC below which a pair of sources is named among failures.
+INTENDED = (
+  "To look through many chest radiographs for those that a generative network"
+  " made or passed through itself: research, teaching, screening of data sets."
+  " A verdict is no proof. Nobody should be accused or treated by it alone, and"
+  " `real` does not mean that a picture shows a patient truly: swapped or"
+  " retouched pictures, and small regions that were painted in, are not what it"
+  " looks for."
+)
+
+
+def configs(config) -> dict:
+  """The configurations of the runs, each with the data it needs."""
+  found = {}
+  for name in ("traces", "detector", "protocol"):
+    c = config[name].copy_and_resolve_references()
+    size = c.data.size
+    c.data = config.data.copy_and_resolve_references()
+    c.data.size = size
+    found[name] = c
+  return found
+
+
+def check(config) -> None:
+  """Raises ConfigError for values no run of these could use."""
+  if config.data.name != "many_sources":
+    raise errors.ConfigError(
+      f"data.name is {config.data.name!r}: task ship learns from many_sources"
+    )
+  those = configs(config)
+  traces.check(those["traces"])
+  forensic.check(those["detector"])
+  protocol.check(those["protocol"])
+
+
+def run(config, path: pathlib.Path, train) -> int:
+  """Makes all; returns the exit code of the first run that did not finish."""
+  check(config)
+  places = [str(path / "traces"), config.data.dir, config.fakes]
+  runs = {"traces": traces.run, "protocol": protocol.run}
+  for name, c in configs(config).items():
+    if name != "traces":
+      c.data.dir = ",".join(place for place in places if place)
+    progress.say(f"{name}:")
+    if finished(c, path / name):
+      progress.say(f"done before, in {path / name}")
+    elif name in runs:
+      runs[name](c, path / name, train)
+    elif code := train(c, path / name):
+      return code
+  ship(path)
+  return 0
+
+
+def finished(config, path: pathlib.Path) -> bool:
+  """Whether a run of this configuration ended there; another raises
+  ConfigError."""
+  if not (path / "result.json").exists():
+    return False
+  before = workdir.read_json(path / "config.json")
+  if before != config.to_dict():
+    raise errors.ConfigError(
+      f"{path}: was made by another configuration; expected a new --workdir"
+    )
+  return True
+
+
+def ship(path: pathlib.Path) -> None:
+  """Writes shipped/ from the finished runs."""
+  out = path / "shipped"
+  out.mkdir(exist_ok=True)
+  model = path / "detector" / forensic.MODEL
+  size = model.stat().st_size
+  if size > MOST_BYTES:
+    raise errors.ConfigError(
+      f"{model}: {size:,} bytes; expected at most {MOST_BYTES:,}"
+    )
+  shutil.copyfile(model, out / forensic.MODEL)
+  made = workdir.read_json(path / "detector" / "result.json")
+  tested = workdir.read_json(path / "protocol" / "result.json")
+  config = {k: v for k, v in made["config"].items() if k != "data"}
+  kept = {
+    k: made[k] for k in ("calibration", "learnt_from", "by_source", "auc")
+  }
+  workdir.write_json(out / "result.json", {"config": config} | kept)
+  (out / detector.CARD).write_text(card(made, tested))
+  progress.say(f"for jaxfake/shipped: {out}")
+
+
+def card(made: dict, tested: dict) -> str:
+  """The model card, of both results."""
+  learnt = {row["source"] for row in made["learnt_from"]}
+  never = [x for x in made["by_source"] if x["source"] not in learnt]
+  calibration = made["calibration"]
+  parts = [
+    "Written by `python -m jaxfake.main --config configs/ship.py` from its"
+    " results; no figure is typed.",
+    "## What it is for",
+    INTENDED,
+    "## How it does on generators and hospitals that it never saw",
+    "Every hospital, every generator, and every pair was left out of training"
+    " and of settling thresholds. Means over pairs of a source of fakes and one"
+    f" of reals, over {tested['config']['seeds']} seeds of the crops; what is"
+    " called neither is `uncertain`.",
+    table(protocol.gist(tested)),
+    "Pair by pair, both left out (first seed, 95 % intervals over patients):",
+    table(protocol.pair_rows(tested)),
+    "After deliveries, both left out:",
+    table([protocol.after(row) for row in tested["deliveries"]]),
+    "## Where it fails",
+    *failures(tested),
+    "## These very weights on whole sources that they did not learn from",
+    table(called(never)) if never else "There was no such source.",
+    "On test patients of sources that they learnt from:",
+    table(called([x for x in made["by_source"] if x["source"] in learnt])),
+    "## What it learnt from",
+    table(
+      [
+        {
+          "source": row["source"],
+          "class": row["class"],
+          "pictures": f"{row['images']:,}",
+          "licences": "; ".join(x or "not stated" for x in row["licences"]),
+        }
+        for row in made["learnt_from"]
+      ]
+    ),
+    "Sources called trace_KIND are the reals above, repeated by small networks"
+    " that this project trained.",
+    "## How verdicts come about",
+    "Spectra of 32 px blocks at the picture's own resolution, a closed-form"
+    " discriminant and the distance to reals. `fake` from evidence"
+    f" {calibration['fake_at_least']:.3g}, `real` up to"
+    f" {calibration['real_at_most']:.3g}, both settled on sources left out of"
+    " training in turn; a verdict that JPEG would turn round is `uncertain`,"
+    " and so is what is unlike the reals it knows. Pictures under"
+    f" {forensic.crops.SIDE} px a side get none.",
+    "The method changed, both left out:",
+    table(protocol.method_rows(tested)),
+    "## Where this comes from",
+    report.origin([made, tested]) + ".",
+  ]
+  return (
+    "# The detector that comes with jaxfake\n\n" + "\n\n".join(parts) + "\n"
+  )
+
+
+def table(rows: list[dict]) -> str:
+  return report.markdown(rows)
+
+
+def called(rows: list[dict]) -> list[dict]:
+  return [
+    {"source": row["source"], "class": row["class"], "pictures": row["images"]}
+    | {v: f"{row[v] / row['images']:.0%}" for v in forensic.VERDICTS}
+    for row in rows
+  ]
+
+
+def failures(tested: dict) -> list[str]:
+  """Sentences and tables about what it does worst."""
+  cells = protocol.unseen(tested)
+  weak = sorted(
+    (c for c in cells if c["auc"]["value"] < WEAK),
+    key=lambda c: c["auc"]["value"],
+  )
+  found = [
+    f"{len(weak)} of {len(cells)} pairs of an unseen generator and an unseen"
+    f" hospital have an AUC below {WEAK}."
+  ]
+  if weak:
+    names = [f"{c['fakes']} against {c['reals']}" for c in weak]
+    found[0] += f" They are: {', '.join(names)}."
+  known = [row for row in tested["deliveries"] if row["auc"] is not None]
+  if known:
+    first = known[0]["auc"]
+    falls = sorted(known, key=lambda row: row["auc"])[:3]
+    found.append(
+      "Deliveries cost most, of a mean AUC of"
+      f" {first:.3f}: "
+      + ", ".join(f"{row['delivery']} ({row['auc']:.3f})" for row in falls)
+      + "."
+    )
+  return found
