@@ -5,7 +5,8 @@ r"""Every classifier side by side, on one split, in one table.
       --config.classifier.data.name=chest_xray \
       --config.classifier.data.dir=FOLDER
 
-`--config.only=cnn,svm` takes some of the programs. Measured: see the README.
+`--config.only=cnn,svm` takes some of the programs. Measured: see
+docs/results.md, Classifiers compared.
 """
 
 import pathlib

@@ -8,7 +8,8 @@ r"""DCGAN at 64 px (Radford et al. 2015), on the phantom unless told otherwise.
 `:quick` is for people: two minutes of training on two Zen 3 cores, 220 images a
 second. `:tiny` is for tests: seconds. The whole one ran at 0.95 s a step there
 while the machine was free; its 5,000 steps were not run through. What 2,000
-reached on real radiographs stands in the README. launch/sweep.py ablates it.
+reached on real radiographs stands in docs/results.md. launch/sweep.py ablates
+it.
 """
 
 import ml_collections

@@ -1,10 +1,10 @@
-r"""Fewer than 100 train images: reservoir, linear probes, HOG (row S4).
+r"""Fewer than 100 train images: reservoir, linear probes, HOG.
 
     python -m jaxfake.main --config configs/few_images.py:quick
     python -m jaxfake.main --config configs/few_images.py \
       --config.data.name=chest_xray --config.data.dir=FOLDER
 
-Measured: see the README.
+Measured: see docs/results.md, Fewer than 100 images.
 """
 
 import pathlib

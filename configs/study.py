@@ -49,7 +49,7 @@ def get_config(arg=""):
     c.generator.model.width = 32
 
   # `trained` made the fakes that detectors learn from; the others' are new to
-  # them, and those of the foreign one are what matters.
+  # them, and those of `foreign`, made by other means, are what matters.
   c.generators = ml_collections.ConfigDict()
   c.generators.trained = dict(seed=0)
   c.generators.other_seed = dict(seed=1)

@@ -22,7 +22,11 @@ os.environ["XLA_FLAGS"] = (
 
 @pytest.fixture(scope="session")
 def real_data() -> pathlib.Path:
-  """The folder of real radiographs and hostile files, where there is one."""
+  """The folder of real radiographs, where there is one.
+
+  Beside them it has hostile_files/, broken and odd files of public collections,
+  and field/, small cases built after public bug reports, with right answers.
+  """
   if "JAXFAKE_DATA" not in os.environ:
     pytest.skip("JAXFAKE_DATA is not set: no real radiographs to test with")
   return pathlib.Path(os.environ["JAXFAKE_DATA"])

@@ -1,4 +1,4 @@
-"""The README's commands run, in its order, on sets made small."""
+"""The commands of README and docs run, in reading order, on sets made small."""
 
 import os
 import pathlib
@@ -13,13 +13,29 @@ from PIL import Image
 import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
-TEXT = (ROOT / "README.md").read_text()
-LINES = [
-  line
-  for block in re.findall(r"^```bash\n(.*?)^```", TEXT, re.M | re.S)
-  for line in block.splitlines()
-]
-COMMANDS = [x for x in LINES if x.startswith(("python ", "launch/"))]
+# A page may use what the pages before it made.
+TOPICS = ("train", "classify", "study", "many_sources", "detect", "data")
+TOPICS += ("sweep", "clusters", "results", "performance", "architecture")
+ORDER = ["README.md", *(f"docs/{x}.md" for x in TOPICS)]
+# It shows parts that are found by their modules' names, which contracts.py says
+# how to write.
+if (ROOT / "jaxfake/contracts.py").exists():
+  ORDER.append("CONTRIBUTING.md")
+TEXTS = {name: (ROOT / name).read_text() for name in ORDER}
+README = TEXTS["README.md"]
+
+
+def lines(text, language):
+  """Of the blocks of a language; of "", those that are shown and not run."""
+  blocks = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.M | re.S)
+  return [
+    line
+    for kind, block in blocks
+    if kind == language
+    for line in block.splitlines()
+  ]
+
+
 # What makes a command small. Every pattern must be in use.
 SMALLER = {
   r"(dcgan|classifier|traces|forensic)\.py(:quick)?": r"\1.py:tiny",
@@ -37,43 +53,86 @@ SMALLER = {
 }
 
 
+def smaller(command):
+  for pattern, small in SMALLER.items():
+    command = re.sub(pattern, small, command)
+  return command
+
+
+GIVEN = [
+  line
+  for text in TEXTS.values()
+  for line in lines(text, "bash")
+  if line.startswith(("python ", "launch/"))
+]
+# Name of a file -> its text.
+MODULES = dict(
+  re.findall(
+    r"^```python\n# (my_lab/\w+\.py)\n(.*?)^```$",
+    TEXTS.get("CONTRIBUTING.md", ""),
+    re.M | re.S,
+  )
+)
+# Two pages may give the same command; it is run once.
+COMMANDS = list(dict.fromkeys(map(smaller, GIVEN)))
+SHOWN = [
+  line
+  for text in TEXTS.values()
+  for line in lines(text, "")
+  if line.startswith("python -m jaxfake.main ")
+]
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-  """A folder that looks like the repository's, with a FOLDER of radiographs."""
+  """A folder that looks like the repository's, with a FOLDER and a WARD of
+  radiographs and the modules that CONTRIBUTING shows."""
   place = tmp_path_factory.mktemp("readme")
   for name in ("configs", "launch"):
     (place / name).symlink_to(ROOT / name)
+  for name, code in MODULES.items():
+    (place / name).parent.mkdir(exist_ok=True)
+    (place / name).write_text(code)
   rng = np.random.default_rng(0)
+  rows = ["file,patient,finding"]
   for split in ("train", "val", "test"):
     for name in ("NORMAL", "PNEUMONIA"):
-      folder = place / "FOLDER" / split / name
-      folder.mkdir(parents=True)
       for i in range(8):
         blocks = rng.integers(0, 256, (8, 8), np.uint8)
         image = Image.fromarray(blocks.repeat(6, 0).repeat(5, 1))
-        image.save(folder / f"{split}{name}{i}-1.png")
+        file = f"{split}/{name}/{split}{name}{i}-1.png"
+        rows.append(f"{file},{split}{name}{i},{name}")
+        for folder in ("FOLDER", "WARD"):
+          (place / folder / file).parent.mkdir(parents=True, exist_ok=True)
+          image.save(place / folder / file)
+  (place / "WARD" / "list.csv").write_text("\n".join(rows))
   return place
 
 
 def test_the_first_commands_install_and_do_the_main_thing():
-  first, second = LINES[:2]
+  first, second = lines(README, "bash")[:2]
   assert first.endswith("-m jaxfake.main --config configs/dcgan.py:quick")
   assert ".venv/bin/pip install -e . &&" in first
   assert ".venv/bin/pip install -e '.[test]' &&" in second
   assert second.endswith("-m pytest -q")
   ci = (ROOT / ".ci/run").read_text()
-  assert "<!-- tests -->" in ci and "<!-- tests -->" in TEXT
+  assert "<!-- tests -->" in ci and "<!-- tests -->" in README
+
+
+def test_readme_is_short_and_every_page_is_read_here():
+  assert len(README.splitlines()) <= 130
+  pages = {str(x.relative_to(ROOT)) for x in ROOT.glob("docs/*.md")}
+  assert pages <= set(ORDER)
+  assert all(page in README for page in pages)
 
 
 def test_every_command_is_made_small():
-  joined = "\n".join(COMMANDS)
+  joined = "\n".join(GIVEN)
   assert all(re.search(pattern, joined) for pattern in SMALLER)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_command(command, place):
-  for pattern, small in SMALLER.items():
-    command = re.sub(pattern, small, command)
   path = f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}"
   done = subprocess.run(
     shlex.split(command),
@@ -87,12 +146,35 @@ def test_command(command, place):
   assert "Traceback" not in done.stderr
 
 
-def test_files_and_extras_it_names_exist():
-  for name in re.findall(r"\]\((?!http|#)([^)]+)\)", TEXT):
-    assert (ROOT / name).exists(), name
-  for name in re.findall(r"^    (jaxfake/\S+)", TEXT, re.M):
-    assert (ROOT / name).exists(), name
+@pytest.mark.parametrize("command", SHOWN)
+def test_command_that_takes_hours_names_fields_there_are(command, monkeypatch):
+  from jaxfake import main
+
+  monkeypatch.chdir(ROOT)
+  main.parse(shlex.split(command)[2:])
+
+
+def anchors(text):
+  """The names that GitHub gives a page's headings."""
+  heads = re.findall(r"^#+ (.+)$", text, re.M)
+  return {re.sub(r"[^\w\- ]", "", x.lower()).replace(" ", "-") for x in heads}
+
+
+@pytest.mark.parametrize("page", TEXTS)
+def test_what_a_page_names_exists(page):
+  text = TEXTS[page]
+  for link in re.findall(r"\]\((?!http)([^)]+)\)", text):
+    name, _, anchor = link.partition("#")
+    file = (ROOT / page).parent / name if name else ROOT / page
+    assert file.exists(), link
+    assert not anchor or anchor in anchors(file.read_text()), link
+  names = r"(?:jaxfake|configs|launch|docs)/[\w./]*\w"
+  for name in re.findall(rf"`({names})`|^    ({names})", text, re.M):
+    assert (ROOT / "".join(name)).exists(), name
+
+
+def test_extras_exist():
   project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-  extras = set(re.findall(r"`\.\[(\w+)\]`", TEXT))
-  assert extras >= {"cuda", "tpu", "tensorboard"}
+  extras = {x for t in TEXTS.values() for x in re.findall(r"\.\[(\w+)\]", t)}
+  assert extras >= {"bench", "cuda", "slurm", "tensorboard", "test", "tpu"}
   assert extras <= project["optional-dependencies"].keys()
