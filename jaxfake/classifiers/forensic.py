@@ -12,9 +12,9 @@ Where verdicts begin is settled on sources that the model did not learn from:
 each hospital and each kind of fake is left out in turn, the model fitted
 without it, and its whole pictures scored, as they are and compressed. `fake`
 needs more evidence than 1 % of any hospital's reals have; `real` less than 10 %
-of any kind of fake have; both need that the two measures do not contradict each other,
-and that compressing the picture does not turn one into the other. All else is
-uncertain.
+of any kind of fake have; both need that the two measures do not contradict each
+other, and that compressing the picture does not turn one into the other. All
+else is uncertain.
 """
 
 from collections.abc import Callable, Sequence
