@@ -40,7 +40,9 @@ STATES = {
   "classifier": (
     "2551a4a383ac1daa0bd2622fbb21905ff1adcf1d669552c987057f3c5f035f05"
   ),
-  "detector": "4876625261fa27e90936dca5397e1310553d78db086a33a5dd1856112a699e95",
+  "detector": (
+    "4876625261fa27e90936dca5397e1310553d78db086a33a5dd1856112a699e95"
+  ),
 }
 FIGURES = {
   "gan/kernel_random_filters": 18381.73590303466,
@@ -133,8 +135,8 @@ def test_an_old_generator_still_draws_what_it_drew(old, tmp_path):
     json.loads(x)
     for x in (old / "samples/manifest.jsonl").read_text().splitlines()
   ]
-  # The hash of the whole restored state is in each row.
-  assert (rows := sampled(old / "gan", tmp_path, 4)) == before
+  rows = sampled(old / "gan", tmp_path, 4)
+  assert rows == before  # The hash of the whole restored state is in each.
   for row in rows:
     was, now = (pixels(x, row).astype(int) for x in (old / "samples", tmp_path))
     assert np.abs(was - now).max() <= (0 if EXACT else 1)

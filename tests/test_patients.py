@@ -657,10 +657,10 @@ def test_cases_from_the_field(real_data, name):
 
 
 def records_cached(set_, kept={}):  # noqa: B006 (kept for one set at a time)
-  if set_.directory not in kept:
+  if set_.read.directory not in kept:
     kept.clear()
-    kept[set_.directory] = records(set_)
-  return kept[set_.directory]
+    kept[set_.read.directory] = records(set_)
+  return kept[set_.read.directory]
 
 
 def test_unreadable_files_are_known_before_anything_is_written(

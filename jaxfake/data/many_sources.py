@@ -26,6 +26,8 @@ are near-duplicates by design.
 import collections
 from collections.abc import Sequence
 import dataclasses
+import functools
+import hashlib
 import os
 import pathlib
 import re
@@ -33,12 +35,14 @@ import unicodedata
 
 import numpy as np
 
+from jaxfake import data as datasets
 from jaxfake import errors
-from jaxfake.data import duplicates, folders, grouping, patients
+from jaxfake.data import duplicates, folders, grouping, patients, records
 
 REAL, FAKE = CLASSES = "real", "fake"
 TABLE = "sources.csv"
 LAYOUT = "FOLDER/{real,fake}/SOURCE/*.png, or NAME=FOLDER of reals"
+ABOUT = f"folders, separated by commas, {LAYOUT}"
 NOBODY = "synthetic:"  # The patient of a fake of no original; its id follows.
 
 
@@ -444,3 +448,29 @@ def notes(facts: dict) -> list[str]:
     if n := facts[field]:
       lines.append(f"{n:,} {what} dropped")
   return lines
+
+
+def entries(data) -> tuple[list[folders.Entry], tuple[str, ...]]:
+  """The folders' images, and the classes."""
+  return listing(data)[0].entries, CLASSES
+
+
+def prepare(data) -> datasets.Dataset:
+  """Always split by patient. Facts are also sources {split: {source: n}},
+  left_out (names), dropped_between_sources, dropped_of_training_patients and
+  dropped_by_licence."""
+  found, facts = listing(data)
+  key = folders.fingerprint(found.entries)
+  out = facts["left_out"]
+  # Which are left out decides splits, and is no fact of any file.
+  digest = hashlib.blake2b(repr((key, out)).encode(), digest_size=8)
+  recipe = records.of_entries(
+    digest.hexdigest(),
+    found,
+    data,
+    features=dict.fromkeys(("source", "licence", "original"), "text"),
+    look=grouping.picture,
+    settle=functools.partial(settle, out),
+  )
+  facts |= {"fingerprint": key, "split": "patient"}
+  return records.prepare(data, recipe, facts, found.litter, notes)

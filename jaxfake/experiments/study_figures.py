@@ -6,7 +6,7 @@ import numpy as np
 
 from jaxfake import data, leaks, metrics, workdir
 from jaxfake.classifiers import programs
-from jaxfake.data import builders, pipeline
+from jaxfake.data import pipeline, reading
 from jaxfake.experiments import study_runs as runs
 
 CONTAINERS = 200  # Files of each class whose containers are compared.
@@ -31,7 +31,7 @@ def audit(config) -> dict:
     of_split(dataset, config.data, split)[:3] for split in ("train", "test")
   )
   files = [
-    [builders.png(x[..., 0]) for x in test[0][test[1] == c][:CONTAINERS]]
+    [reading.png(x[..., 0]) for x in test[0][test[1] == c][:CONTAINERS]]
     for c in (0, 1)
   ]
   return leaks.audit(files, train, test)
