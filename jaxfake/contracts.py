@@ -18,7 +18,8 @@ class Family(Protocol):
   """A module that trains one kind of model: what `config.task` names."""
 
   ROOMS: ClassVar = ("generators", "classifiers")
-  # The configuration with all of its fields: beside the module, or one of ours.
+  # The file with all fields of its configuration: beside the module, or of ours
+  # in configs/.
   CONFIG: str
 
   def check(self, config) -> None:
@@ -62,10 +63,11 @@ class DetectorFamily(Family, Protocol):
 
   ROOMS: ClassVar = ("classifiers",)
 
-  def load(self, path: pathlib.Path) -> "Detector": ...
+  def load(self, path: pathlib.Path) -> "Detector":
+    """The detector, or classifier of findings, of a finished run."""
 
   def files(self, path: pathlib.Path) -> list[str]:
-    """The names of all files that `load` reads in a run's folder."""
+    """The names of what `load` reads in a run's folder, beside result.json."""
 
 
 class Experiment(Protocol):
@@ -185,6 +187,8 @@ class Generator(Protocol):
 
 class Detector(Protocol):
   """A trained detector of fakes."""
+
+  classes: tuple[str, ...]  # ("real", "fake")
 
   @property
   def canonical(self) -> "Callable[[np.ndarray], np.ndarray]":

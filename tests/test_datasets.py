@@ -251,9 +251,9 @@ def test_what_is_missing_is_named(tmp_path):
   refused("NORMAL/masks: holds masks or labels", split="patient")
   (tmp_path / "y").mkdir()
   refused("no class folders found", dir=tmp_path / "y", split="patient")
-  refused("data.name='xray': expected one of phantom", name="xray")
-  refused("data.split='random': expected one of", split="random")
-  refused("data.unreadable='no': expected one of", unreadable="no")
+  refused("data.name is 'xray': expected one of chest_xray", name="xray")
+  refused("data.split is 'random': expected one of", split="random")
+  refused("data.unreadable is 'no': expected one of", unreadable="no")
 
 
 def spoil(root):

@@ -30,6 +30,7 @@ from jaxfake import errors, metrics, progress, workdir
 from jaxfake.classifiers import detector, discriminant, spectral
 from jaxfake.data import crops, pipeline, work
 
+CONFIG = "forensic.py"
 CLASSES = "real", "fake"
 VERDICTS = "real", "uncertain", "fake"
 MODEL = "model.safetensors"
@@ -527,6 +528,7 @@ class Detector:
   model: Model
   rule: Rule
 
+  classes = CLASSES
   canonical = staticmethod(detector.whole)
 
   def judge(self, images: Sequence[np.ndarray]) -> list[dict]:
@@ -556,6 +558,11 @@ class Detector:
     return self.rule.evidence(self.model.measures(flat)).reshape(
       numbers.shape[:2]
     )
+
+
+def files(path: pathlib.Path) -> list[str]:
+  """The names of what `load` reads in a run's folder, beside result.json."""
+  return [MODEL]
 
 
 def load(path: pathlib.Path) -> Detector:

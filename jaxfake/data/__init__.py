@@ -97,3 +97,9 @@ def findings() -> list[str]:
   """The names of our sources whose images are originals, by finding."""
   sources = named.every(contracts.Source)
   return [x.name for x in sources if x.literal("FINDINGS")]
+
+
+def check_originals(field: str, name: str) -> None:
+  """Raises ConfigError where a field does not name a source of originals."""
+  if not named.find(field, name, contracts.Source).literal("FINDINGS"):
+    errors.check_choice(field, name, findings())

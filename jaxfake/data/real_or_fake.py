@@ -128,7 +128,7 @@ def prepare(data) -> datasets.Dataset:
   Raises ConfigError, DataError.
   """
   own = data.real_or_fake
-  errors.check_choice("data.real_or_fake.real", own.real, datasets.findings())
+  datasets.check_originals("data.real_or_fake.real", own.real)
   if own.via < 0:
     raise errors.ConfigError(
       f"data.real_or_fake.via is {own.via}: expected pixels, or 0 for none"

@@ -65,6 +65,7 @@ def result(config, path: pathlib.Path, dataset, audit, shown: bool) -> dict:
     ],
     "generators": [
       quality(path / "generators" / name, name)
+      | runs.family(config, name).describe(runs.generator(config, name))
       for name in runs.generators(config)
     ],
     "audit": audit,
@@ -117,7 +118,6 @@ def spent(run: dict) -> dict:
 def quality(place: pathlib.Path, name: str) -> dict:
   """How good a generator's fakes were at its last step, beside their floors."""
   run = workdir.read_json(place / "result.json")
-  model = run["config"]["model"]
   measured = {
     k.removeprefix("eval/"): v
     for k, v in run["metrics"].items()
@@ -125,9 +125,6 @@ def quality(place: pathlib.Path, name: str) -> dict:
   }
   return {
     "generator": name,
-    "upsample": model["upsample"],
-    "width": model["width"],
-    "loss": run["config"]["loss"],
     "seed": run["config"]["seed"],
     "steps": run["step"],
     "train_seconds": run["train_seconds"],

@@ -32,6 +32,7 @@ from jaxfake import errors, platform, progress, sample, workdir
 from jaxfake.data import crops, folders
 from jaxfake.models import trace_autoencoder as networks
 
+CONFIG = "traces.py"
 SIDES = 112, 128, 160, 192  # Of pieces: multiples of 2**depth.
 LOSSES = "l1", "spectral", "adversarial"
 BATCH = 8  # Pieces that are repeated at once.
