@@ -34,6 +34,7 @@ from jaxfake import errors, metrics, progress, workdir
 from jaxfake.classifiers import detector, discriminant, spectral
 from jaxfake.data import crops, deliveries, pipeline, work
 
+CONFIG = "forensic.py"
 CLASSES = "real", "fake"
 VERDICTS = "real", "uncertain", "fake"
 MODEL = "model.safetensors"
@@ -648,6 +649,7 @@ class Detector:
   model: Model
   rule: Rule
 
+  classes = CLASSES
   canonical = staticmethod(detector.whole)
 
   def judge(self, images: Sequence[np.ndarray]) -> list[dict]:
@@ -693,6 +695,11 @@ class Detector:
     return ndimage.map_coordinates(
       share.astype(np.float32), at, order=1, mode="nearest"
     )
+
+
+def files(path: pathlib.Path) -> list[str]:
+  """The names of what `load` reads in a run's folder, beside result.json."""
+  return [MODEL]
 
 
 def load(path: pathlib.Path) -> Detector:

@@ -16,6 +16,7 @@ from jaxfake.classifiers import detector, forensic
 from jaxfake.experiments import protocol
 from jaxfake.generators import traces
 
+CONFIG = "ship.py"
 MOST_BYTES = 4 << 20  # Of a model that is shipped.
 WEAK = 0.8  # AUC below which a pair of sources is named among failures.
 INTENDED = (
