@@ -675,25 +675,34 @@ class Detector:
   def map(self, gray: np.ndarray) -> np.ndarray | None:
     """Where a uint8 (h, w) picture looks made: float32 (h, w), at or below 0 as
     a picture that is `real`, at or above 1 as one that is `fake`. None of one
-    that is too small."""
+    that is too small.
+
+    A part alone has fewer blocks than a picture and so more evidence of
+    anything: the mean over parts is set to the whole picture's evidence.
+    """
     if min(gray.shape) < crops.SIDE:
       return None
-    stride, rows = spectral.of_surroundings(gray)
+    of = spectral.of_surroundings(gray)
     evidence = np.stack(
-      [self.rule.evidence(self.model.measures(row)) for row in rows]
+      [self.rule.evidence(self.model.measures(row)) for row in of.rows]
     )
+    whole = self.model.measures(spectral.of_picture(gray)[None])
+    evidence += self.rule.evidence(whole)[0] - evidence.mean()
     low, high = self.rule.real_at_most, self.rule.fake_at_least
     share = (evidence - low) / max(high - low, 1e-6)
-    # Between the middles of blocks.
-    first = (spectral.BLOCK - 1) / 2
     at = np.meshgrid(
-      *((np.arange(n) - first) / stride for n in gray.shape),
+      *(
+        (np.arange(n) - first) / of.stride
+        for n, first in zip(gray.shape, of.first, strict=True)
+      ),
       indexing="ij",
       sparse=True,
     )
-    at = np.broadcast_arrays(*at)
     return ndimage.map_coordinates(
-      share.astype(np.float32), at, order=1, mode="nearest"
+      share.astype(np.float32),
+      np.broadcast_arrays(*at),
+      order=1,
+      mode="nearest",
     )
 
 
