@@ -174,8 +174,9 @@ def coverage(config: dict, tested: dict) -> str:
     "Thresholds are quantiles: at most"
     f" {config['reals_called_fake']:.0%} of a hospital's reals are to be called"
     f" `fake`, and at most {config['fakes_called_real']:.0%} of a kind of fake"
-    " `real`. That would hold for a new source that is one more draw of the same"
-    " kind as those left out. No new hospital or generator is: where both were"
+    " `real`. That would hold for a new source that is one more draw of the"
+    " same kind as those left out. No new hospital or generator is: where both"
+    " were"
     f" unseen, {row['reals_called_fake']:.1%} and"
     f" {row['fakes_called_real']:.1%} were, on average over pairs."
   )
