@@ -121,10 +121,10 @@ def card(made: dict, tested: dict) -> str:
     "## How it does on generators and hospitals that it never saw",
     "Every hospital, every generator, and every pair was left out of training"
     " and of settling thresholds. Means over pairs of a source of fakes and one"
-    f" of reals, over {tested['config']['seeds']} seeds of the crops; what is"
-    " called neither is `uncertain`.",
+    " of reals; what is called neither is `uncertain`.",
     table(protocol.gist(tested)),
-    "Pair by pair, both left out (first seed, 95 % intervals over patients):",
+    protocol.of_seeds(tested),
+    "Pair by pair, both left out (95 % intervals over patients):",
     table(protocol.pair_rows(tested)),
     "After deliveries, both left out:",
     table([protocol.after(row) for row in tested["deliveries"]]),
