@@ -10,7 +10,7 @@ import pytest
 from scipy import ndimage
 
 from jaxfake import configuration, errors, main, workdir
-from jaxfake.classifiers import forensic
+from jaxfake.classifiers import discriminant, forensic
 
 HOSPITALS = {"north": 1.0, "south": 0.6}  # Sharpness.
 
@@ -277,6 +277,30 @@ def test_fakes_of_a_left_out_hospital_are_left_out_with_it():
 
 
 @pytest.mark.parametrize(
+  "fakes",
+  [("trace_a", "trace_b", "gan", "vae"), ("trace_a", "gan"), ("gan",)],
+)
+def test_a_kind_of_fake_left_out_by_sums_is_as_if_it_had_not_been_there(fakes):
+  rng = np.random.default_rng(0)
+  sources = np.repeat(["north", *fakes], 20)
+  n = len(sources)
+  numbers = (
+    rng.standard_normal((n, 5)) + np.repeat(np.arange(n // 20), 20)[:, None]
+  )
+  labels, origins = (sources != "north").astype(int), np.full(n, "")
+  of = forensic.Examples(numbers, labels, sources, origins, np.arange(n) // 2)
+  parts = forensic.parts(of)
+  without = forensic._fakes_without(parts)
+  for name in fakes:
+    left = forensic.remaining(parts, [name] * (len(fakes) > 1))
+    exact = discriminant.mixed(forensic.weighted(left, 1))
+    for a, b in zip(
+      discriminant.mixed(without(name))[1:3], exact[1:3], strict=True
+    ):
+      assert np.allclose(a, b, atol=1e-5)
+
+
+@pytest.mark.parametrize(
   ("field", "value"),
   [
     ("data.name", "phantom"),
@@ -305,6 +329,7 @@ def test_protocol(folder, traces, capsys):
   assert pairs == {("painter", "north"), ("painter", "south")}
   for x in result["cells"]:
     assert x["auc"]["low"] <= x["auc"]["value"] <= x["auc"]["high"]
+  assert len(result["seeds"]["auc"]) == 1 and result["seeds"]["sd"] is None
   page = (path / "report.html").read_text()
   assert "both unseen" in page and "JPEG 75" in page
   assert (path / "pictures" / "unseen.png").exists()
