@@ -33,7 +33,7 @@ def get_config(arg=""):
   # On sources left out: at most so many beyond the thresholds.
   c.held = 12 if tiny else 60 if quick else 120  # Pictures of a source.
   c.reals_called_fake = 0.01  # Of any hospital.
-  c.fakes_called_real = 0.05
+  c.fakes_called_real = 0.1  # Of any kind.
   c.data = runpy.run_path(str(SIBLING))["get_config"](arg).data
   c.data.name = "many_sources"
   c.data.fit = "native"

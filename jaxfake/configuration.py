@@ -10,23 +10,12 @@ import os
 import pathlib
 import runpy
 import traceback
+from types import ModuleType
 
 import ml_collections
 
-from jaxfake import errors
+from jaxfake import contracts, errors, named
 
-# The file with all fields of each task.
-TASKS = {
-  "gan": "dcgan.py",
-  "classifier": "classifier.py",
-  "comparison": "comparison.py",
-  "few_images": "few_images.py",
-  "study": "study.py",
-  "traces": "traces.py",
-  "forensic": "forensic.py",
-  "protocol": "protocol.py",
-  "ship": "ship.py",
-}
 # Groups whose fields have names of the user's: each is a change of another
 # configuration, and checked as one.
 ROWS = "programs", "generators", "classifiers", "detectors"
@@ -100,14 +89,27 @@ def _said(error: Exception) -> str:
   return text if known else f"{type(error).__name__}: {text}"
 
 
-def check(config) -> None:
+def check(config, where: str = "") -> None:
   """Raises ConfigError where the fields are not those of the task's own
-  configuration. A task that is not known is left to others."""
-  if config.get("task") not in TASKS:
-    return
-  reference = load(str(shipped() / TASKS[config.task]))
-  _require_all(reference, config, "")
-  changed(reference, config, "")
+  configuration; `where` it stands in another one."""
+  field = f"{where}.task" if where else "task"
+  base = reference(field, config.get("task", ""))
+  _require_all(base, config, where)
+  changed(base, config, where)
+
+
+def reference(field: str, task: str):
+  """The configuration with all fields of a task, which `field` names. Raises
+  ConfigError where there is no such task."""
+  found = named.find(field, task, contracts.Family, contracts.Experiment)
+  ours = found.module.startswith("jaxfake.")
+  folder = shipped() if ours else found.file.parent
+  return load(str(folder / found.literal("CONFIG")))
+
+
+def family(config) -> ModuleType:
+  """The module of the family that a configuration names. Raises ConfigError."""
+  return named.find("task", config.task, contracts.Family).load()
 
 
 def changed(config, changes: Mapping, where: str):
@@ -145,6 +147,9 @@ def _put(config, changes, where: str) -> None:
       for row in value:
         old[row] = changed(like, value[row], f"{place}.{row}")
         _require_all(like, value[row], f"{place}.{row}")
+    elif grouped and _of_other_task(old, value):
+      check(value, place)
+      config[name] = value
     elif grouped:
       _put(old, value, place)
     else:
@@ -161,8 +166,14 @@ def _require_all(reference, config, where: str) -> None:
       )
     if name in (*ROWS, *ALIKE) or not _is_group(reference[name]):
       continue
-    if _is_group(config[name]):
+    group = config[name]
+    if _is_group(group) and not _of_other_task(reference[name], group):
       _require_all(reference[name], config[name], place)
+
+
+def _of_other_task(old, group) -> bool:
+  """Whether a group is the configuration of a run of another family."""
+  return "task" in old and group.get("task", old["task"]) != old["task"]
 
 
 def _is_group(value) -> bool:

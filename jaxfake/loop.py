@@ -136,12 +136,13 @@ def check(config) -> None:
     )
 
 
-def abstract_state(task):
-  """Shapes, types and places of a task's state: what a restore fills."""
+def abstract_state(init: Callable):
+  """Shapes, types and places of what a task's `init` gives: what a restore
+  fills."""
   _, _, everywhere = mesh_and_shardings()
   return jax.tree.map(
     lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere),
-    jax.eval_shape(task.init, jax.random.key(0)),
+    jax.eval_shape(init, jax.random.key(0)),
   )
 
 
@@ -190,7 +191,7 @@ def several(task, lookup, most: int) -> Callable:
 def compile_steps(task, config, feed, everywhere):
   """`several` compiled for a feed's chunks, the abstract state, and what
   compiling told."""
-  state = abstract_state(task)
+  state = abstract_state(task.init)
   start = time.monotonic()
   steps = jax.jit(
     several(task, feed.lookup, feed.most),

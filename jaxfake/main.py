@@ -22,7 +22,14 @@ import sys
 from absl import flags
 from ml_collections import config_flags
 
-from jaxfake import configuration, errors, platform, processes
+from jaxfake import (
+  configuration,
+  contracts,
+  errors,
+  named,
+  platform,
+  processes,
+)
 
 # JAX, TFDS and Grain take seconds to import: a wrong flag must not wait.
 
@@ -111,25 +118,11 @@ def run(config, path: pathlib.Path, file: str) -> int:
   from jaxfake import progress
 
   progress.say(f"configuration: {file}")
-  from jaxfake.experiments import (
-    comparison,
-    few_images,
-    protocol,
-    ship,
-    study,
-  )
-  from jaxfake.generators import traces
 
-  experiments = {
-    "comparison": comparison,
-    "few_images": few_images,
-    "protocol": protocol,
-    "ship": ship,
-    "study": study,
-    "traces": traces,
-  }
-  if config.task in experiments:
-    return experiments[config.task].run(config, path, train)
+  kinds = contracts.Family, contracts.Experiment
+  task = named.find("task", config.task, *kinds)
+  if task.meets(contracts.Experiment):
+    return task.load().run(config, path, train)
   return train(config, path)
 
 
@@ -138,25 +131,21 @@ def train(config, path: pathlib.Path) -> int:
   import jax
 
   from jaxfake import data, loop, progress, workdir
-  from jaxfake.classifiers import forensic, programs
   from jaxfake.data import pipeline
-  from jaxfake.generators import gan
 
-  tasks = {"gan": gan, "classifier": programs, "forensic": forensic}
-  errors.check_choice("task", config.task, tasks)
-  task = tasks[config.task]
+  family = configuration.family(config)
   run = workdir.Workdir(path, writer=jax.process_index() == 0)
 
   def prepare():
     if "batch_size" in config:  # A task of the loop's.
       loop.check(config)
       pipeline.check(config.data)
-    task.check(config)
+    family.check(config)
     run.claim()  # Before minutes go into preparing data.
     progress.say(f"run: {path}")
     dataset = data.prepare(config.data)
     progress.say(dataset.summary())
-    train = task.prepare(config, pipeline.splits(dataset, config.data), run)
+    train = family.prepare(config, pipeline.splits(dataset, config.data), run)
     run.open(config.to_dict(), dataset.facts)
     return train
 
@@ -166,7 +155,7 @@ def train(config, path: pathlib.Path) -> int:
     run.close()
   if code == 0 and run.writer:
     result = workdir.read_json(path / "result.json")
-    progress.say(task.summary(path, result))
+    progress.say(family.summary(path, result))
   return code
 
 

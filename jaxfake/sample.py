@@ -17,6 +17,7 @@ import json
 import os
 import pathlib
 import sys
+from typing import Any, NamedTuple
 
 from jaxfake import __version__, errors, processes
 
@@ -58,61 +59,33 @@ def parser() -> argparse.ArgumentParser:
 
 
 def load(path: pathlib.Path, step: int | None = None):
-  """A run's config, classes and state, from its folder alone.
+  """The generator (contracts.Generator) of a run's folder alone.
 
-  Raises ConfigError where the folder holds no run, or not that checkpoint.
+  Raises ConfigError where the folder holds no run of one, or not that
+  checkpoint.
   """
-  import ml_collections
+  from jaxfake import contracts, named, workdir
 
-  from jaxfake import checkpoint, loop, workdir
-  from jaxfake.data import pipeline
-  from jaxfake.generators import gan
-
-  config = workdir.read_json(path / "config.json")
-  config.setdefault("dtype", "float32")  # Older runs do not say it.
-  config = ml_collections.ConfigDict(config)
-  classes = tuple(workdir.read_json(path / "dataset.json")["classes"])
-  errors.check_choice(f"{path}/config.json: task", config.task, ("gan",))
-  task = gan.make(config, pipeline.Splits(classes, (), (), ()))
-  saved = checkpoint.Checkpoints(path / "checkpoints", read_only=True)
-  with saved as checkpoints:
-    steps = checkpoints.steps()
-    if not steps or step not in (None, *steps):
-      raise errors.ConfigError(
-        f"{path} has no checkpoint{'' if step is None else f' of step {step}'}:"
-        f" expected one of {steps or 'a run that has saved one'}"
-      )
-    like = loop.abstract_state(task)
-    if step is None:
-      remedy = "put a copy back, or train again"
-      _, state = checkpoints.restore_last(like, remedy)
-    else:
-      state = checkpoints.restore(step, like)
-  return config, classes, state
+  task = workdir.read_json(path / "config.json")["task"]
+  field = f"{path}/config.json: task"
+  family = named.find(field, task, contracts.GeneratorFamily).load()
+  return family.load(path, step)
 
 
-def images(config, classes, state, seed, labels, starts, batch) -> Iterator:
+def images(generator, seed: int, labels, starts, batch: int) -> Iterator:
   """Yields uint8 (batch, s, s, c) for each batch of indices from one of
   `starts`; those past the end of `labels` are of no use.
 
   Every batch has one shape, and one is computed while another is written. This
   process's devices do it: no other waits for it.
   """
-  import jax
   import numpy as np
 
-  from jaxfake import loop, platform
-  from jaxfake.generators import gan
-
-  _, by_batch, everywhere = loop.mesh_and_shardings(jax.local_devices())
-  ema = jax.device_put(jax.tree.map(np.asarray, state.ema), everywhere)
-  draw = platform.jit(gan.sampler(config, classes))
   before = None
   for start in starts:
     index = np.arange(start, start + batch, dtype=np.int32)
     label = np.resize(labels[start : start + batch], batch)
-    index, label = jax.device_put((index, label), by_batch)
-    now = draw(ema, np.uint32(seed), index, label)
+    now = generator.sample(seed, index, label)
     if before is not None:
       yield np.asarray(before)
     before = now
@@ -246,94 +219,134 @@ def made(indices: Iterable[int], batch: int, draw) -> Iterator:
     yield from ((i, rows[i - start]) for i in wanted)
 
 
-def run(args) -> int:
-  import jax
-  import numpy as np
+class Order(NamedTuple):
+  """What a command asks of a generator."""
 
-  from jaxfake import checkpoint, progress, workdir
-  from jaxfake.data import work
+  generator: Any  # contracts.Generator
+  labels: Any  # int32 (count,), whether it is told them or not.
+  facts: dict  # Of every image.
+  seed: int
+  batch: int
+
+  def record(self, i: int) -> dict:
+    """What is known of image i."""
+    label = int(self.labels[i]) if self.generator.conditional else None
+    name = None if label is None else self.generator.classes[label]
+    return self.facts | {"index": i, "label": label, "class": name}
+
+  def png(self, item: tuple) -> bytes:
+    i, image = item
+    return png(image, self.record(i))
+
+  def drawn(self, indices: Iterable[int]) -> Iterator:
+    """Yields (i, image) of ascending indices."""
+    draw = lambda starts: images(
+      self.generator, self.seed, self.labels, starts, self.batch
+    )
+    return made(indices, self.batch, draw)
+
+
+def ordered(args) -> Order:
+  """What the flags ask for. Raises ConfigError."""
+  import jax
 
   if args.count < 1 or args.batch < 1:
     raise errors.ConfigError("--count and --batch: expected at least 1")
   if args.seed not in range(2**32):
     raise errors.ConfigError(f"--seed {args.seed}: expected 0 to 2**32 - 1")
-  config, classes, state = load(pathlib.Path(args.workdir), args.step)
-  devices = jax.local_device_count()
-  batch = -(-args.batch // devices) * devices
-  conditional = config.model.conditional
-  if args.name is not None and not conditional:
+  generator = load(pathlib.Path(args.workdir), args.step)
+  if args.name is not None and not generator.conditional:
     raise errors.ConfigError(
       f"--class {args.name}: {args.workdir} is not class-conditional"
       " (model.conditional)"
     )
   if args.name is not None:
-    errors.check_choice("--class", args.name, classes)
-  every = np.arange(args.count, dtype=np.int32) % len(classes)
-  labels = every if args.name is None else every * 0 + classes.index(args.name)
+    errors.check_choice("--class", args.name, generator.classes)
+  devices = jax.local_device_count()
   facts = {
-    "model": config.model.name,
-    "checkpoint_sha256": checkpoint.sha256(state),
+    "model": generator.name,
+    "checkpoint_sha256": generator.sha256,
     "seed": args.seed,
     "synthetic": True,
   }
-  out = pathlib.Path(args.out)
-  about = facts | {
-    "classes": list(classes),
+  labels = labels_of(generator.classes, args.name, args.count)
+  batch = -(-args.batch // devices) * devices
+  return Order(generator, labels, facts, args.seed, batch)
+
+
+def labels_of(classes, name: str | None, count: int):
+  """The labels of so many images: all classes in turn, or one by name."""
+  import numpy as np
+
+  if name is not None:
+    return np.full(count, classes.index(name), np.int32)
+  return np.arange(count, dtype=np.int32) % max(len(classes), 1)
+
+
+def about(order: Order, args) -> dict:
+  """What sampler.json says: whatever decides the images, and their number."""
+  return order.facts | {
+    "classes": list(order.generator.classes),
     "class": args.name,
-    "size": config.data.size,
+    "size": order.generator.size,
     "format": args.format,
-    "batch": batch,
-    "step": int(state.step),
+    "batch": order.batch,
+    "step": order.generator.step,
     "count": args.count,
     "jaxfake": __version__,
   }
-  number, of = jax.process_index(), jax.process_count()
 
-  def prepare():
-    if number:
-      return None
-    lock = workdir.Lock(out, "--out", "sampler.json")
-    begin(out, about)
-    return lock
 
-  unit = CHUNK if args.format == "png" else SHARD
-  lock = processes.together(prepare)
-  # All have read the manifest before the first adds to it.
-  left = processes.together(lambda: missing(out, args.count, unit))
-  mine = left[number::of]
+def write(out: pathlib.Path, order: Order, form: str, runs: list) -> None:
+  """Makes the images of this process's runs of indices, and lists them."""
+  import jax
 
-  def record(i: int) -> dict:
-    label = int(labels[i]) if conditional else None
-    name = None if label is None else classes[label]
-    return facts | {"index": i, "label": label, "class": name}
+  from jaxfake.data import work
 
-  write = write_pngs if args.format == "png" else write_shard
-  draw = lambda starts: images(
-    config, classes, state, args.seed, labels, starts, batch
-  )
-  encode = lambda item: png(item[1], record(item[0]))
-  total = sum(map(len, mine))
+  number = jax.process_index()
+  place = write_pngs if form == "png" else write_shard
   shown = contextlib.nullcontext(lambda: None)
   if not number:
-    shown = work.shown("sampling", total)
+    shown = work.shown("sampling", sum(map(len, runs)))
   name = f"manifest-{number}.jsonl" if number else "manifest.jsonl"
   with (
     work.threads() as pool,
     shown as advance,
     open(out / name, "a") as manifest,
   ):
-    drawn = made(itertools.chain.from_iterable(mine), batch, draw)
-    encoded = work.in_order(pool, encode, drawn)
-    for indices in mine:
+    drawn = order.drawn(itertools.chain.from_iterable(runs))
+    encoded = work.in_order(pool, order.png, drawn)
+    for indices in runs:
       chunk = []
       for data in itertools.islice(encoded, len(indices)):
         chunk.append(data)
         advance()
-      places = write(out, indices[0], chunk)
-      for i, place in zip(indices, places, strict=True):
-        manifest.write(json.dumps(place | record(i)) + "\n")
+      for i, where in zip(indices, place(out, indices[0], chunk), strict=True):
+        manifest.write(json.dumps(where | order.record(i)) + "\n")
       manifest.flush()
       os.fsync(manifest.fileno())
+
+
+def run(args) -> int:
+  import jax
+
+  from jaxfake import progress, workdir
+
+  order, out = ordered(args), pathlib.Path(args.out)
+  number = jax.process_index()
+
+  def claim():
+    if number:
+      return None
+    lock = workdir.Lock(out, "--out", "sampler.json")
+    begin(out, about(order, args))
+    return lock
+
+  unit = CHUNK if args.format == "png" else SHARD
+  lock = processes.together(claim)
+  # All have read the manifest before the first adds to it.
+  left = processes.together(lambda: missing(out, args.count, unit))
+  write(out, order, args.format, left[number :: jax.process_count()])
   processes.together(lambda: None)  # Until all have made theirs.
   if lock:
     collect(out)

@@ -154,7 +154,7 @@ def lowered(config_file: str, flags: list[str], per_chip: int, chips: int):
   rows = lambda shape, dtype: jax.ShapeDtypeStruct(
     shape, dtype, sharding=by_batch
   )
-  state = loop.abstract_state(task)
+  state = loop.abstract_state(task.init)
   batch = {
     "image": rows((n, size, size, 1), np.uint8),
     "label": rows((n,), np.int32),

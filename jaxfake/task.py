@@ -84,6 +84,14 @@ class Subset:
   def __getitem__(self, i: int):
     return self._source[int(self._indices[i])]
 
+  @property
+  def features(self):
+    return self._source.features
+
+  def reading(self, features) -> "Subset":
+    """The same items with these features, where the source can."""
+    return Subset(self._source.reading(features), self._indices)
+
   def column(self, name: str) -> list:
     """One fact of every item, where the source has columns."""
     values = self._source.column(name)

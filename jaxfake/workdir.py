@@ -259,6 +259,13 @@ def read_json(path: pathlib.Path):
     ) from error
 
 
+def read_config(path: pathlib.Path):
+  """The configuration of a run's folder, as an ml_collections.ConfigDict."""
+  import ml_collections
+
+  return ml_collections.ConfigDict(read_json(path / "config.json"))
+
+
 def read_lines(path: pathlib.Path) -> list[dict]:
   """The objects of a JSON lines file; none where there is none. A last line
   in whose middle the process died is left out."""

@@ -195,7 +195,7 @@ def test_a_gans_steps_are_ours(monkeypatch):
     (state.generator, generator, GENERATOR),
     (state.discriminator, discriminator, DISCRIMINATOR),
   ):
-    variables = {"params": network.params, "batch_stats": network.batch_stats}
+    variables = network.variables
     carried(variables, order, peer)
   rng = np.random.default_rng(0)
   image = rng.integers(0, 256, (4, 32, 32, 1)).astype(np.uint8)

@@ -19,7 +19,7 @@ from PIL import Image
 import pytest
 
 from jaxfake import data, errors
-from jaxfake.data import builders, folders
+from jaxfake.data import builders, folders, phantom, reading
 
 
 @pytest.fixture(autouse=True)
@@ -251,9 +251,9 @@ def test_what_is_missing_is_named(tmp_path):
   refused("NORMAL/masks: holds masks or labels", split="patient")
   (tmp_path / "y").mkdir()
   refused("no class folders found", dir=tmp_path / "y", split="patient")
-  refused("data.name='xray': expected one of phantom", name="xray")
-  refused("data.split='random': expected one of", split="random")
-  refused("data.unreadable='no': expected one of", unreadable="no")
+  refused("data.name is 'xray': expected one of chest_xray", name="xray")
+  refused("data.split is 'random': expected one of", split="random")
+  refused("data.unreadable is 'no': expected one of", unreadable="no")
 
 
 def spoil(root):
@@ -432,7 +432,8 @@ def test_neither_tensorflow_nor_jax_is_imported(tmp_path):
 import sys
 from jaxfake import data
 assert "tensorflow_datasets" not in sys.modules
-data.FEW = 0
+from jaxfake.data import phantom
+phantom.FEW = 0
 import test_datasets
 set_ = data.prepare(test_datasets.config(dir={str(root)!r}))
 set_.source("train")[0]
@@ -456,9 +457,11 @@ def test_the_phantom_is_the_same_every_time(tmp_path, monkeypatch):
   c = config("phantom", phantom=dict(images=40))
   first = data.prepare(c)
   monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "again"))
-  monkeypatch.setattr(data, "FEW", 0)  # Processes now, threads before.
+  monkeypatch.setattr(phantom, "FEW", 0)  # Processes now, threads before.
   again = data.prepare(c)
-  assert first.directory != again.directory and first.facts == again.facts
+  assert (
+    first.read.directory != again.read.directory and first.facts == again.facts
+  )
   assert first.facts["patients"] == {"train": 7, "val": 1, "test": 2}
   assert not any(first.facts["patient_overlap"].values())
   for split in folders.SPLITS:
@@ -468,7 +471,7 @@ def test_the_phantom_is_the_same_every_time(tmp_path, monkeypatch):
       assert np.array_equal(x.pop("image"), y.pop("image")) and x == y
   from jaxfake.data import anatomy
 
-  assert anatomy.VIEWS_PER_PATIENT == data.VIEWS
+  assert anatomy.VIEWS_PER_PATIENT == phantom.VIEWS
   drawn = anatomy.radiograph(0, 5, size=32)["image"]
   by_id = {item["id"]: item for s in folders.SPLITS for item in first.source(s)}
   assert len(by_id) == 40
@@ -503,7 +506,7 @@ def generated(root, shards=False, labels=True, n=12):
     path = str(root / "a.array_record")
     writer = array_record_module.ArrayRecordWriter(path, "group_size:1")
   for i in range(n):
-    png = builders.png(np.full((8, 8), i, np.uint8))
+    png = reading.png(np.full((8, 8), i, np.uint8))
     line = {
       "file": f"images/{i:06}.png",
       "index": i,

@@ -359,3 +359,15 @@ def test_the_detector_that_comes_with_the_program(folder, tmp_path, capsys):
   assert "comes with the program" in capsys.readouterr().out
   assert detect.main(["--card"]) == 0
   assert "Where it fails" in capsys.readouterr().out
+
+
+def test_the_readme_says_what_the_shipped_detector_reached():
+  from jaxfake.classifiers import detector
+  from jaxfake.experiments import ship
+
+  told = json.loads((detector.SHIPPED / "result.json").read_text())
+  readme = pathlib.Path(__file__).parent.parent / "README.md"
+  assert ship.headline(told) in readme.read_text()
+  card = (detector.SHIPPED / detector.CARD).read_text()
+  for row in told["summary"]:
+    assert f"{row['auc']:.3f}" in card

@@ -3,6 +3,7 @@
 import functools
 import pathlib
 
+from flax import linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -99,11 +100,11 @@ def test_step_is_the_textbook_one():
   real = batch()["image"].astype(np.float32) / 127.5 - 1
 
   def g(params):
-    v = {"params": params, "batch_stats": state.generator.batch_stats}
+    v = state.generator.variables | {"params": params}
     return generator.apply(v, z, label, train=True, mutable=["batch_stats"])[0]
 
   def d(params, x):
-    v = {"params": params, "batch_stats": state.discriminator.batch_stats}
+    v = state.discriminator.variables | {"params": params}
     return discriminator.apply(
       v, x, label, train=True, mutable=["batch_stats"]
     )[0]
@@ -143,8 +144,8 @@ def test_average_follows_parameters_and_batch_statistics():
   for part in ("params", "batch_stats"):
     want = jax.tree.map(
       lambda old, now: decay * old + (1 - decay) * now,
-      getattr(state.generator, part),
-      getattr(new.generator, part),
+      state.generator.variables[part],
+      new.generator.variables[part],
     )
     jax.tree.map(
       functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7),
@@ -170,28 +171,38 @@ def test_generator_learns_a_brightness():
   assert abs(after - 230) < abs(before - 230) / 3
 
 
+def judge(x, key):
+  """A discriminator that takes what it is given for logits."""
+  return x, judge
+
+
+def terms(loss, real, fake):
+  return loss.discriminator(judge, real, fake, (None, None)).terms
+
+
 @pytest.mark.parametrize("name", losses.LOSSES)
 def test_losses_reward_the_right_side(name):
   loss = losses.LOSSES[name]
   high, low = jnp.full(4, 3.0), jnp.full(4, -3.0)
-  assert sum(loss.discriminator(high, low)) < sum(loss.discriminator(low, high))
-  assert loss.generator(high) < loss.generator(low)
+  right, wrong = terms(loss, high, low), terms(loss, low, high)
+  assert sum(right.values()) < sum(wrong.values())
+  of = lambda x: loss.generator(judge, x, None)
+  assert of(high) < of(low)
 
 
 def test_bce_is_the_cross_entropy():
   x, y = jnp.array([0.3, -2.0, 5.0]), jnp.array([-0.7, 0.1, 4.0])
   bce = optax.sigmoid_binary_cross_entropy
-  real, fake = losses.bce.discriminator(x, y)
+  real, fake = terms(losses.bce, x, y).values()
   assert real == pytest.approx(float(bce(x, jnp.ones(3)).mean()), rel=1e-6)
   assert fake == pytest.approx(float(bce(y, jnp.zeros(3)).mean()), rel=1e-6)
   want = float(bce(y, jnp.ones(3)).mean())
-  assert losses.bce.generator(y) == pytest.approx(want, rel=1e-6)
+  assert losses.bce.generator(judge, y, None) == pytest.approx(want, rel=1e-6)
 
 
 def test_hinge_by_hand():
-  real, fake = losses.hinge.discriminator(
-    jnp.array([2.0, 0.0]), jnp.array([-2.0, 0.5])
-  )
+  x, y = jnp.array([2.0, 0.0]), jnp.array([-2.0, 0.5])
+  real, fake = terms(losses.hinge, x, y).values()
   assert (float(real), float(fake)) == (0.5, 0.75)
 
 
@@ -210,3 +221,67 @@ def test_latents_depend_on_seed_and_index_alone():
   b = gan.latents(7, jnp.array([9, 3]), 5)
   np.testing.assert_array_equal(a[jnp.array([9, 3])], b)
   assert (gan.latents(8, jnp.arange(10), 5) != a).all()
+
+
+def penalised(weight):
+  """Hinge with a gradient penalty at the real images (Mescheder et al., 2018,
+  arXiv:1801.04406, equation 9), as a user might add it."""
+
+  def discriminator(judge, real, fake, keys):
+    judged = losses.hinge.discriminator(judge, real, fake, keys)
+    slope = jax.grad(lambda x: judge(x, keys[0])[0].sum())(real)
+    penalty = weight * (slope**2).sum((1, 2, 3)).mean()
+    return judged._replace(terms=judged.terms | {"penalty": penalty})
+
+  return losses.Loss(discriminator, losses.hinge.generator)
+
+
+def test_a_loss_may_ask_for_the_discriminators_gradient(monkeypatch):
+  monkeypatch.setitem(losses.LOSSES, "r1", penalised(0.0))
+  c = config(model__conditional=True, loss="hinge")
+  state = jax.jit(task(c).init)(jax.random.key(0))
+
+  def step():
+    new, seen = jax.jit(task(c).step)(state, batch())
+    return new, {name: float(x) for name, x in seen.items()}
+
+  plain, seen = step()
+  c.loss = "r1"
+  free, seen_free = step()
+  assert seen_free.pop("d_loss_penalty") == 0
+  assert seen == pytest.approx(seen_free)
+  jax.tree.map(
+    functools.partial(np.testing.assert_allclose, atol=1e-6), plain, free
+  )
+  monkeypatch.setitem(losses.LOSSES, "r1", penalised(10.0))
+  _, seen_paid = step()
+  assert seen_paid["d_loss_penalty"] > 0
+  assert seen_paid["d_gradient"] != pytest.approx(seen["d_gradient"], rel=1e-3)
+
+
+class Plain(nn.Module):
+  """A network of a GAN with no batch norm, and a collection of its own."""
+
+  shape: tuple = ()
+
+  @nn.compact
+  def __call__(self, x, label=None, *, train: bool):
+    calls = self.variable("counts", "calls", lambda: jnp.zeros(()))
+    if train and not self.is_initializing():
+      calls.value += 1
+    n = int(np.prod(self.shape))
+    x = nn.Dense(n)(x.reshape(len(x), -1))
+    return jnp.tanh(x.reshape(len(x), *self.shape))
+
+
+def test_networks_may_have_any_collections(monkeypatch):
+  plain = lambda *_: (Plain((32, 32, 1)), Plain())
+  monkeypatch.setattr(gan, "networks", plain)
+  t = task(config())
+  state = jax.jit(t.init)(jax.random.key(0))
+  for _ in range(3):
+    state, metrics = jax.jit(t.step)(state, batch())
+  assert np.isfinite([float(x) for x in metrics.values()]).all()
+  calls = lambda network: float(network.variables["counts"]["calls"])
+  assert (calls(state.generator), calls(state.discriminator)) == (3, 6)
+  assert state.ema.keys() == {"params", "counts"}

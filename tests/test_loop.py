@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxfake import loop, main, sample, task
-from jaxfake.generators import losses
+from jaxfake import loop, main, task
+from jaxfake.generators import gan, losses
 from jaxfake.models import winograd
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -160,13 +160,14 @@ def test_a_nan_leaves_the_checkpoint_before_it(tmp_path, monkeypatch, capsys):
   late = ["--config.every.log=100", "--config.every.checkpoint=1"]
   assert train(tmp_path, *late) == 1
   assert "diverged at step 5: g_loss = nan" in capsys.readouterr().err
-  _, _, state = sample.load(tmp_path)
+  _, _, state = gan.restored(tmp_path)
   assert int(state.step) == 4
 
 
 def test_a_nan_of_the_update_alone_is_not_saved(tmp_path, monkeypatch, capsys):
   # Finite for the discriminator, NaN in the gradient of what it is given.
-  bad = losses.bce._replace(generator=lambda fake: jnp.sqrt(fake * 0).sum())
+  nan = lambda judge, fake, key: jnp.sqrt(fake * 0).sum()
+  bad = losses.bce._replace(generator=nan)
   monkeypatch.setitem(losses.LOSSES, "bce", bad)
   assert train(tmp_path, "--config.total_steps=1") == 1
   assert "diverged at step 1: g_gradient = nan" in capsys.readouterr().err
@@ -177,7 +178,7 @@ def test_sampling_leaves_a_running_save_alone(tmp_path):
   assert train(tmp_path, "--config.total_steps=2") == 0
   half = tmp_path / "checkpoints/4.orbax-checkpoint-tmp"
   half.mkdir()
-  _, _, state = sample.load(tmp_path)
+  _, _, state = gan.restored(tmp_path)
   assert int(state.step) == 2
   assert half.exists()
 

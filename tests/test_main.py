@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from jaxfake import main
+from jaxfake import contracts, main, named
 from jaxfake.data import pipeline
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -126,31 +126,15 @@ def test_a_run_leaves_what_the_readme_says(tmp_path, capsys):
 @pytest.mark.parametrize("variant", ["", ":quick", ":tiny"])
 def test_every_variant_passes_its_checks(name, variant):
   from jaxfake import loop
-  from jaxfake.classifiers import forensic, programs
-  from jaxfake.experiments import (
-    comparison,
-    few_images,
-    protocol,
-    ship,
-    study,
-  )
-  from jaxfake.generators import gan, traces
 
   config, _ = main.parse(["", f"--config={ROOT}/configs/{name}{variant}"])
-  of_data = lambda config: pipeline.check(config.data)
-  checks = {
-    "gan": (gan.check, loop.check, of_data),
-    "classifier": (programs.check, loop.check, of_data),
-    "forensic": (forensic.check,),
-    "protocol": (protocol.check,),
-    "ship": (ship.check,),
-    "traces": (traces.check,),
-    "comparison": (comparison.check,),
-    "few_images": (few_images.check, of_data),
-    "study": (study.check,),
-  }
-  for check in checks[config.task]:
-    check(config)
+  kinds = contracts.Family, contracts.Experiment
+  task = named.find("task", config.task, *kinds).load()
+  if config.task in ("gan", "classifier"):
+    loop.check(config)
+  if config.task in ("gan", "classifier", "few_images"):
+    pipeline.check(config.data)
+  task.check(config)
 
 
 def test_default_workdir_tells_runs_apart():

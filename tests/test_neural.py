@@ -15,7 +15,7 @@ import optax
 import pytest
 
 from jaxfake import errors, main
-from jaxfake.classifiers import neural, programs
+from jaxfake.classifiers import classifier, neural, programs
 from jaxfake.data import pipeline
 from jaxfake.task import Rows
 
@@ -206,14 +206,14 @@ def test_frozen_moves_the_head_alone_and_follows_batch_statistics():
 )
 def test_bad_values_are_refused_by_name(changes, message):
   with pytest.raises(errors.ConfigError, match=message):
-    programs.check(config(**changes))
+    classifier.check(config(**changes))
 
 
 def test_a_split_without_a_class_is_refused():
   one = Labelled(np.zeros((4, 32, 32, 1), np.uint8), np.zeros(4, int))
   bad = splits()._replace(val=one)
   with pytest.raises(errors.DataError, match="no val image is bright"):
-    programs.prepare(config(), bad, None)
+    classifier.prepare(config(), bad, None)
 
 
 def run(path, *flags):

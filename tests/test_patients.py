@@ -424,7 +424,7 @@ def test_unknown_patients_are_said_everywhere(tmp_path, capsys):
 
 def told(facts):
   """What every report says of a data set with these facts."""
-  from jaxfake.classifiers import programs
+  from jaxfake.classifiers import classifier
   from jaxfake.experiments import comparison, study_report, sweep_report
 
   start = dict(cpu="x", cpu_count=2, devices=["cpu"], commit="", date="2026")
@@ -447,7 +447,7 @@ def told(facts):
   yield " ".join(study_report.about(result))
   yield " ".join(comparison.about_lines([result], 1))
   yield " ".join(sweep_report.about_lines([result], 1))
-  yield programs.summary(pathlib.Path("x"), result)
+  yield classifier.summary(pathlib.Path("x"), result)
 
 
 def test_reports_say_how_many_patients_are_not_known():
@@ -657,10 +657,10 @@ def test_cases_from_the_field(real_data, name):
 
 
 def records_cached(set_, kept={}):  # noqa: B006 (kept for one set at a time)
-  if set_.directory not in kept:
+  if set_.read.directory not in kept:
     kept.clear()
-    kept[set_.directory] = records(set_)
-  return kept[set_.directory]
+    kept[set_.read.directory] = records(set_)
+  return kept[set_.read.directory]
 
 
 def test_unreadable_files_are_known_before_anything_is_written(

@@ -16,7 +16,8 @@ import jax
 import numpy as np
 import pytest
 
-from jaxfake import data, errors, main, processes, sample
+from jaxfake import data, errors, main, processes
+from jaxfake.generators import gan
 
 ROOT = pathlib.Path(__file__).parent.parent
 TINY = f"--config={ROOT}/configs/dcgan.py:tiny"
@@ -245,7 +246,7 @@ def test_a_signal_to_one_and_the_death_of_one_end_all(tmp_path, by_two):
 def close(path, other, steps):
   """Whether two runs agree to rounding: their states and all their metrics."""
   for step in steps:
-    one, two = (sample.load(p, step)[2] for p in (path, other))
+    one, two = (gan.restored(p, step)[2] for p in (path, other))
     for part in ("generator", "discriminator"):
       pairs = zip(
         jax.tree.leaves(getattr(one, part).params),

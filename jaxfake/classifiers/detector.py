@@ -39,19 +39,19 @@ def load(path: pathlib.Path) -> tuple:
 
   Raises ConfigError where there is none.
   """
-  from jaxfake import workdir
-  from jaxfake.classifiers import forensic, programs
+  from jaxfake import contracts, named, workdir
+  from jaxfake.classifiers import programs
 
   result = workdir.read_json(path / "result.json")
-  if result.get("config", {}).get("task") == "forensic":
-    return forensic.load(path), programs.sha256(path)
-  program = programs.load(path)
-  if program.classes != VERDICTS[::2]:
+  task = result.get("config", {}).get("task", "")
+  family = named.find("--model: task", task, contracts.DetectorFamily).load()
+  detector = family.load(path)
+  if detector.classes != VERDICTS[::2]:
     raise errors.ConfigError(
-      f"--model {path} tells {' from '.join(program.classes)}: expected a"
+      f"--model {path} tells {' from '.join(detector.classes)}: expected a"
       " detector, of real and fake (data.name=real_or_fake, or task forensic)"
     )
-  return program, programs.sha256(path)
+  return detector, programs.sha256(path)
 
 
 def found(paths: list[str], but: Sequence[str] = ()) -> tuple[list[str], int]:

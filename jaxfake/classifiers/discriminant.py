@@ -102,24 +102,26 @@ Weighted = Sequence[tuple[float, Moments]]
 
 def _covariance(parts: Weighted, mean: np.ndarray) -> np.ndarray:
   """Weighted, about a mean that they need not have: (d, d)."""
-  total = np.zeros((len(mean), len(mean)))
+  total = np.zeros((len(mean), len(mean)), np.float32)
   for weight, part in parts:
-    off = part.mean - mean
-    total += weight * part.covariance
-    total += weight * np.outer(off, off)
-  return total
+    total += np.float32(weight) * part.covariance
+  off = np.stack([part.mean - mean for _, part in parts])
+  weights = np.array([weight for weight, _ in parts])
+  return total + (off * weights[:, None]).T @ off
 
 
 def _of_groups(parts: Sequence[Moments], mean: np.ndarray) -> np.ndarray:
   """Covariance of the means of groups, each counting alike: (d, d)."""
-  total, n = np.zeros((len(mean), len(mean))), 0
-  for part in parts:
-    off = part.mean - mean
-    cross = np.outer(off, part.group_mean)
-    total += part.groups * part.group_covariance
-    total += part.groups * (np.outer(off, off) + cross + cross.T)
-    n += part.groups
-  return total / max(n, 1)
+  n = np.array([part.groups for part in parts], np.float64) / max(
+    sum(part.groups for part in parts), 1
+  )
+  total = np.zeros((len(mean), len(mean)), np.float32)
+  for weight, part in zip(n, parts, strict=True):
+    total += np.float32(weight) * part.group_covariance
+  off = np.stack([part.mean - mean for part in parts])
+  inner = np.stack([part.group_mean for part in parts])
+  cross = (off * n[:, None]).T @ inner
+  return total + (off * n[:, None]).T @ off + cross + cross.T
 
 
 def pooled(parts: Sequence[Moments]) -> Moments:

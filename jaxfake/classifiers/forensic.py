@@ -11,10 +11,10 @@ in units of what reals of other hospitals show.
 Where verdicts begin is settled on sources that the model did not learn from:
 each hospital and each kind of fake is left out in turn, the model fitted
 without it, and its whole pictures scored, as they are and compressed. `fake`
-needs more evidence than 1 % of any hospital's reals have; `real` less than 5 %
-of the fakes have; both need that the two measures do not contradict each other,
-and that compressing the picture does not turn one into the other. All else is
-uncertain.
+needs more evidence than 1 % of any hospital's reals have; `real` less than 10 %
+of any kind of fake have; both need that the two measures do not contradict each
+other, and that compressing the picture does not turn one into the other. All
+else is uncertain.
 """
 
 from collections.abc import Callable, Sequence
@@ -34,6 +34,7 @@ from jaxfake import errors, metrics, progress, workdir
 from jaxfake.classifiers import detector, discriminant, spectral
 from jaxfake.data import crops, deliveries, pipeline, work
 
+CONFIG = "forensic.py"
 CLASSES = "real", "fake"
 VERDICTS = "real", "uncertain", "fake"
 MODEL = "model.safetensors"
@@ -406,14 +407,20 @@ def rule(config, measures: np.ndarray, held: Pictures) -> Rule:
   weight = _by_source(labels, sources)
   centre, spread = units(measures[real], weight[real])
   evidence = in_units(measures, centre, spread)
-  worst = lambda values, level: max(
-    np.quantile(values[real & (sources == name)], level, method="higher")
-    for name in set(sources[real])
+
+  def of_each(label, values, level, method):
+    """A quantile of each source of a class."""
+    return [
+      np.quantile(values[those], level, method=method)
+      for name in set(sources[labels == label])
+      if (those := (labels == label) & (sources == name)).any()
+    ]
+
+  worst = lambda values: max(
+    of_each(0, values, 1 - config.reals_called_fake, "higher")
   )
-  fake_at = worst(evidence, 1 - config.reals_called_fake)
-  real_at = _quantiles(
-    evidence[~real], weight[~real], (config.fakes_called_real,)
-  )[0]
+  fake_at = worst(evidence)
+  real_at = min(of_each(1, evidence, config.fakes_called_real, "lower"))
   slope, intercept = _logistic(evidence, labels, weight)
   return Rule(
     tuple(map(float, centre)),
@@ -423,7 +430,7 @@ def rule(config, measures: np.ndarray, held: Pictures) -> Rule:
     float(min(real_at, fake_at)),
     float(max(real_at, fake_at)),
     float(_quantiles(measures[real, 0], weight[real], (0.9,))[0]),
-    float(worst(measures[:, 1], 1 - config.reals_called_fake)),
+    float(worst(measures[:, 1])),
   )
 
 
@@ -642,6 +649,7 @@ class Detector:
   model: Model
   rule: Rule
 
+  classes = CLASSES
   canonical = staticmethod(detector.whole)
 
   def judge(self, images: Sequence[np.ndarray]) -> list[dict]:
@@ -687,6 +695,11 @@ class Detector:
     return ndimage.map_coordinates(
       share.astype(np.float32), at, order=1, mode="nearest"
     )
+
+
+def files(path: pathlib.Path) -> list[str]:
+  """The names of what `load` reads in a run's folder, beside result.json."""
+  return [MODEL]
 
 
 def load(path: pathlib.Path) -> Detector:

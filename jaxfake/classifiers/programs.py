@@ -1,4 +1,4 @@
-"""Every program that learns labels, by name: train it, load it, score images.
+"""Trained programs: load one, score images, know its files.
 
 A trained program is a run's folder, whatever it is: `load(folder)` gives the
 one outward thing, a Classifier.
@@ -10,50 +10,23 @@ import hashlib
 import pathlib
 from typing import NamedTuple
 
-import jax
 import ml_collections
 import numpy as np
 
-from jaxfake import calibration, errors, loop, models, platform, workdir
-from jaxfake.classifiers import (
-  evaluation,
-  features,
-  fitted,
-  forensic,
-  neural,
+from jaxfake import (
+  calibration,
+  contracts,
+  errors,
+  models,
+  named,
+  platform,
+  workdir,
 )
-from jaxfake.data import patients, pipeline, real_or_fake
-from jaxfake.task import schedule
+from jaxfake.classifiers import features, fitted, neural
+from jaxfake.data import pipeline, real_or_fake
 
-NAMES = (*models.MODELS, *fitted.PROGRAMS)
 BETWEEN = "between the thresholds"
 BATCH = 32  # Images scored at once: one shape, compiled once.
-
-
-def check(config) -> None:
-  """Raises ConfigError for values no run could use."""
-  errors.check_choice("model.name", config.model.name, NAMES)
-  if config.model.name in models.MODELS:
-    neural.check(config)
-    return
-  if jax.process_count() > 1:
-    raise errors.ConfigError(
-      f"{config.model.name} is fitted by one process, not {jax.process_count()}"
-    )
-  fitted.check(config)
-
-
-def prepare(config, splits, run) -> Callable[[], int]:
-  """What trains the program and returns an exit code, ready to be called.
-
-  Raises DataError where the images cannot be learnt from.
-  """
-  evaluation.check(splits)
-  if config.model.name not in models.MODELS:
-    return lambda: fitted.train(config, splits, run)
-  steps = schedule(config, len(splits.train)).total
-  task = neural.make(config, splits, steps)
-  return lambda: loop.train(config, task, splits.train, run)
 
 
 class Classifier(NamedTuple):
@@ -138,15 +111,10 @@ def load(path: pathlib.Path) -> Classifier:
 
 def files(path: pathlib.Path) -> list[str]:
   """The names of all files in a run's folder that its scores depend on."""
-  result = workdir.read_json(path / "result.json")
-  config = ml_collections.ConfigDict(result["config"])
-  if config.task == "forensic":
-    own = [forensic.MODEL]
-  elif config.model.name in models.MODELS:
-    own = neural.files(path)
-  else:
-    own = fitted.program(config).files()
-  return sorted({"result.json", *own})
+  task = workdir.read_json(path / "result.json")["config"]["task"]
+  field = f"{path}/result.json: task"
+  family = named.find(field, task, contracts.DetectorFamily).load()
+  return sorted({"result.json", *family.files(path)})
 
 
 def sha256(path: pathlib.Path) -> str:
@@ -164,30 +132,3 @@ def _network(path: pathlib.Path, num_classes: int) -> Callable:
 
   fn = functools.partial(score, variables)
   return lambda images: features.in_batches(fn, images, BATCH)
-
-
-def summary(path: pathlib.Path, result: dict) -> str:
-  """What a finished run reached and where everything is."""
-  figures, cost, test = result["figures"], result["cost"], result["counts"]
-  rows = [f"  {'':36} value   95 % interval"]
-  for name, x in figures.items():
-    if x["value"] is None:
-      rows.append(f"  {name:36}     -   {x['reason']}")
-    else:
-      rows.append(
-        f"  {name:36} {x['value']:.4f}  {x['low']:.4f} to {x['high']:.4f}"
-      )
-  note = patients.unknown(result["dataset"])
-  note = f" ({note})" if note else ""
-  gflop = cost["gflop_per_image"]
-  flops = f"{gflop:.3g} GFLOP, " if gflop else ""
-  return (
-    f"{result['config']['model']['name']} on {test['test']['images']} test"
-    f" images of {test['test']['patients']} patients{note}:\n"
-    + "\n".join(rows)
-    + f"\n  {cost['parameters']:,} parameters; {flops}"
-    f"{cost['ms_per_image']:.3g} ms an image; trained in"
-    f" {result['train_seconds']:.0f} s\n"
-    f"  figures   {path}/result.json, {path}/predictions.csv\n"
-    f"  pictures  {path}/pictures"
-  )

@@ -6,15 +6,13 @@ import sys
 
 import ml_collections
 
-from jaxfake import data, errors
-from jaxfake.data import folders, many_sources
+from jaxfake import contracts, data, errors, named
 
-_ABOUT = {
-  "phantom": "procedural chest radiographs; needs no files",
-  "chest_xray": f"a folder of radiographs, {folders.LAYOUT}",
-  "generated": "a folder made by python -m jaxfake.sample",
-  "many_sources": f"folders, separated by commas, {many_sources.LAYOUT}",
-}
+
+def _names() -> list[str]:
+  """The sources that this command can look at."""
+  sources = named.every(contracts.Source)
+  return [x.name for x in sources if x.defines("entries")]
 
 
 def main(argv=None) -> int:
@@ -32,9 +30,11 @@ def main(argv=None) -> int:
 
 def _list(args):
   """Prints what there is and what has been prepared."""
-  for name, about in _ABOUT.items():
-    print(f"{name:14}{about}")
-  root = data.root()
+  from jaxfake.data import records
+
+  for source in named.every(contracts.Source):
+    print(f"{source.name:14}{source.load().ABOUT}")
+  root = records.root()
   print(f"\nprepared in {root}:")
   found = sorted(root.glob("jaxfake_*/*/*/dataset_info.json"))
   for path in found:
@@ -53,18 +53,18 @@ def _prepare(args):
   if dataset.facts["skipped"]:
     print(f"left out as unreadable: {dataset.facts['skipped']}")
   print(dataset.summary())
-  print(dataset.directory)
+  print(dataset.read.directory)
   return 0
 
 
 def _check(args):
   """Reads every file of a folder; lists those that cannot be read."""
-  if args.name == "phantom":
-    print("phantom: drawn, not read; there are no files to check")
-    return 0
   from jaxfake.data import decoders, image_file, reading, work
 
   entries, _ = data.entries(_config(args))
+  if not entries:
+    print(f"{args.name}: drawn, not read; there are no files to check")
+    return 0
   bad = []
   with (
     decoders.Pool(reading.place) as pool,
@@ -125,7 +125,7 @@ def _parser():
     if run is _list:
       continue
     add = sub.add_argument
-    add("name", choices=data.NAMES)
+    add("name", choices=_names())
     add(
       "--dir", default="", help="the folder of images; of many_sources, several"
     )

@@ -20,53 +20,16 @@ import tensorflow_datasets as tfds
 
 from jaxfake import errors
 from jaxfake.data import folders, image_file, patients, work
-from jaxfake.data.reading import Png, png
 
 UNLABELLED = "(no class)"  # Counted under this name; label -1.
 SHARD = 256  # Images; TFDS holds one shard in memory while it is written.
 
 
-def draw_phantom(item: tuple[int, int, int, bool]) -> dict:
-  """Returns the record of phantom (seed, index, size, nodules)."""
-  from jaxfake.data import anatomy
-
-  seed, index, size, nodules = item
-  drawn = anatomy.radiograph(seed, index, size=size, nodules=nodules)
-  data = png(drawn["image"])
-  record = {
-    "image": Png(data, drawn["image"].shape, hashlib.sha256(data).digest()),
-    "label": int(drawn["label"]),
-    "patient": str(drawn["patient"]),
-    "id": f"phantom-{seed}-{index}",
-  }
-  if nodules:
-    record["mask"] = png(drawn["mask"])
-    record["nodule_count"] = int(drawn["nodule_count"])
-  return record
-
-
-def mask_features() -> dict:
-  """Returns the features of a phantom with nodules; the mask is 0 or 255."""
-  return {
-    "mask": tfds.features.Image(shape=(None, None, 1)),
-    "nodule_count": tfds.features.Scalar(np.int64),
-  }
-
-
-def provenance_features() -> dict:
-  """Returns the features that say how a generated image was made."""
-  return {
-    "seed": tfds.features.Scalar(np.int64),
-    "index": tfds.features.Scalar(np.int64),
-    "model": tfds.features.Text(),
-    "checkpoint_sha256": tfds.features.Text(),
-  }
-
-
-def source_features() -> dict:
-  """Returns the features that say where an image of many sources is from."""
-  names = "source", "licence", "original"
-  return {name: tfds.features.Text() for name in names}
+KINDS = {  # Of what items hold; see contracts.Items.
+  "image": functools.partial(tfds.features.Image, shape=(None, None, 1)),
+  "integer": functools.partial(tfds.features.Scalar, np.int64),
+  "text": tfds.features.Text,
+}
 
 
 @dataclasses.dataclass(eq=False)
@@ -84,7 +47,8 @@ class Recipe(tfds.core.BuilderConfig):
   read: Callable | None = None
   pool: Callable | None = None
   unreadable: str = "stop"
-  extra: dict = dataclasses.field(default_factory=dict)  # Further features.
+  # Beside image, label, patient and id: {name: one of KINDS}.
+  features: dict = dataclasses.field(default_factory=dict)
   # Of a folder: each item -> what is to be seen of it first, and how that
   # settles patients and splits; see `_settled`.
   look: Callable | None = None
@@ -105,15 +69,12 @@ class _Builder(tfds.core.ShardBasedBuilder, skip_registration=True):
   code_path = None
 
   def _info(self):
+    recipe = self.builder_config
+    kinds = {"patient": "text", "id": "text"} | recipe.features
     features = {
-      "image": tfds.features.Image(shape=(None, None, 1)),
-      "label": tfds.features.ClassLabel(
-        names=list(self.builder_config.classes)
-      ),
-      "patient": tfds.features.Text(),
-      "id": tfds.features.Text(),
-      **self.builder_config.extra,
-    }
+      "image": KINDS["image"](),
+      "label": tfds.features.ClassLabel(names=list(recipe.classes)),
+    } | {name: KINDS[kind]() for name, kind in kinds.items()}
     return _Info(
       builder=self,
       description=type(self).__doc__,
@@ -188,28 +149,10 @@ class _Builder(tfds.core.ShardBasedBuilder, skip_registration=True):
     return recipe.settle(items, seen)
 
 
-class Phantom(_Builder, skip_registration=True):
-  """Procedural frontal chest radiographs (jaxfake/data/anatomy.py)."""
-
-  name = "jaxfake_phantom"
-
-
-class ChestXray(_Builder, skip_registration=True):
-  """A user's folder of chest radiographs in Kaggle's layout."""
-
-  name = "jaxfake_chest_xray"
-
-
-class Generated(_Builder, skip_registration=True):
-  """Images made by `python -m jaxfake.sample`: all of them synthetic."""
-
-  name = "jaxfake_generated"
-
-
-class ManySources(_Builder, skip_registration=True):
-  """Reals of many hospitals and fakes of many generators, by source."""
-
-  name = "jaxfake_many_sources"
+def builder(source: str) -> type[_Builder]:
+  """Of a source's records."""
+  body = {"name": f"jaxfake_{source}", "__doc__": _Builder.__doc__}
+  return type(source, (_Builder,), body, skip_registration=True)
 
 
 class Tally:
@@ -288,10 +231,12 @@ class Source:
   def __init__(self, directory: str, split: str):
     self._made_of = directory, split
     builder = tfds.builder_from_directory(directory)
-    features = builder.info.features
-    self._images = [
-      k for k, f in features.items() if isinstance(f, tfds.features.Image)
-    ]
+    types = {tfds.features.Image: "image", tfds.features.Text: "text"}
+    self.features = {
+      name: types.get(type(feature), "integer")
+      for name, feature in builder.info.features.items()
+    }
+    self._images = [k for k, v in self.features.items() if v == "image"]
     # Decoded here: TFDS prefers OpenCV where there is one, and warns where
     # there is none.
     skip = {k: tfds.decode.SkipDecoding() for k in self._images}

@@ -107,8 +107,9 @@ class Feed:
     """Begins with batch `first`. Reads all images where they fit."""
     self._mesh, self._batch, self._config = mesh, first, config
     self._hosts = jax.process_index(), jax.process_count()
-    self._count = len(source)
-    images = self._count * config.data.size**2
+    self._count, self._item = len(source), source[0]
+    an_image = sum(x.nbytes for x in self._item.values() if x.ndim)
+    images = self._count * an_image
     on_device = config.data.feed == "device" or (
       config.data.feed == "auto" and images <= platform.resident_bytes()
     )
@@ -120,7 +121,7 @@ class Feed:
       return
     workers = min(work.cores(), MOST_WORKERS)
     self.about = f"images streamed by {workers} processes"
-    batch = config.batch_size * config.data.size**2
+    batch = config.batch_size * an_image
     self.most = min(self.most, max(1, STREAMED_BYTES // batch))
     self._stream = batches(
       source, config.seed, config.batch_size, first, *self._hosts, workers
@@ -130,13 +131,13 @@ class Feed:
   def like(self):
     """A chunk's shapes, types and places."""
     shape = self.most, self._config.batch_size
-    size = self._config.data.size
     by_row = jax.NamedSharding(self._mesh, jax.P(None, "data"))
     of = functools.partial(jax.ShapeDtypeStruct, sharding=by_row)
     if self._images is not None:
       return self._images, of(shape, np.int32)
-    image = of((*shape, size, size, 1), np.uint8)
-    return None, {"image": image, "label": of(shape, np.int32)}
+    return None, {
+      name: of((*shape, *x.shape), x.dtype) for name, x in self._item.items()
+    }
 
   def chunk(self, n: int):
     """The next n batches, on the devices."""

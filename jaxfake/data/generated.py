@@ -23,21 +23,39 @@ import pathlib
 
 from array_record.python import array_record_data_source
 
+from jaxfake import data as datasets
 from jaxfake import errors
-from jaxfake.data import folders, image_file
+from jaxfake.data import folders, image_file, records
 
+ABOUT = "a folder made by python -m jaxfake.sample"
 FIELDS = "file", "index", "label", "class", "seed", "model", "checkpoint_sha256"
 SAMPLER, MANIFEST = TABLES = "sampler.json", "manifest.jsonl"
 _MADE_BY = "expected a folder made by python -m jaxfake.sample"
+# How an image was made.
+FEATURES = {
+  "seed": "integer",
+  "index": "integer",
+  "model": "text",
+  "checkpoint_sha256": "text",
+}
 
 
-def entries(folder: str, policy: str) -> tuple[list, tuple[str, ...]]:
-  """Returns the entries of FOLDER in the manifest's order, and its classes.
+def prepare(data) -> datasets.Dataset:
+  found = folders.Listing(*entries(data), 0)
+  key = folders.fingerprint(found.entries)
+  name = f"{data.split}-{key}"
+  recipe = records.of_entries(name, found, data, features=FEATURES)
+  facts = {"fingerprint": key, "split": data.split}
+  return records.prepare(data, recipe, facts)
+
+
+def entries(data) -> tuple[list[folders.Entry], tuple[str, ...]]:
+  """The entries of `data.dir` in the manifest's order, and its classes.
 
   DataError names the file and line that is not as above, and a folder whose
   sampling was not finished.
   """
-  root = folders.root(folder, _MADE_BY)
+  root = folders.root(data.dir, _MADE_BY)
   general = _json(root / SAMPLER, _text(root / SAMPLER))
   manifest = root / MANIFEST
   for field in "classes", "count":
@@ -49,7 +67,7 @@ def entries(folder: str, policy: str) -> tuple[list, tuple[str, ...]]:
   found = []
   for number, line in enumerate(_text(manifest).splitlines(), 1):
     where = f"{manifest}:{number}"
-    found.append(_entry(root, _json(where, line), where, classes, policy))
+    found.append(_entry(root, _json(where, line), where, classes, data.split))
   if len(found) != general["count"]:
     raise errors.DataError(
       f"{manifest}: {len(found)} images, but sampler.json promises"

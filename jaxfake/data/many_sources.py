@@ -28,19 +28,31 @@ are near-duplicates by design.
 import collections
 from collections.abc import Sequence, Set
 import dataclasses
+import functools
+import hashlib
 import os
 import pathlib
 import re
+import types
 import unicodedata
 
 import numpy as np
 
+from jaxfake import data as datasets
 from jaxfake import errors
-from jaxfake.data import duplicates, folders, generated, grouping, patients
+from jaxfake.data import (
+  duplicates,
+  folders,
+  generated,
+  grouping,
+  patients,
+  records,
+)
 
 REAL, FAKE = CLASSES = "real", "fake"
 TABLE = "sources.csv"
 LAYOUT = "FOLDER/{real,fake}/SOURCE/*.png, or NAME=FOLDER of reals"
+ABOUT = f"folders, separated by commas, {LAYOUT}"
 NOBODY = "synthetic:"  # The patient of a fake of no original; its id follows.
 
 
@@ -155,7 +167,8 @@ def _files(place: str, walk: folders.Walk) -> list[_File]:
 
 def _whole(base) -> None:
   """Raises DataError where the folder of a sampler's images is not whole."""
-  entries, _ = generated.entries(base, "patient")
+  place = types.SimpleNamespace(dir=str(base), split="patient")
+  entries, _ = generated.entries(place)
   if any(entry.record is not None for entry in entries):
     raise errors.DataError(
       f"{base}: holds shards; expected PNG files (jaxfake.sample --format png)"
@@ -463,3 +476,29 @@ def notes(facts: dict) -> list[str]:
   if n := facts["of_other_licences"]:
     lines.append(f"{n:,} of other licences, in test alone")
   return lines
+
+
+def entries(data) -> tuple[list[folders.Entry], tuple[str, ...]]:
+  """The folders' images, and the classes."""
+  return listing(data)[0].entries, CLASSES
+
+
+def prepare(data) -> datasets.Dataset:
+  """Always split by patient. Facts are also sources {split: {source: n}},
+  left_out (names), dropped_between_sources, dropped_of_training_patients and
+  of_other_licences."""
+  found, test_alone, facts = listing(data)
+  key = folders.fingerprint(found.entries)
+  # Which are in test alone decides splits, and is no fact of any file.
+  decides = repr((key, sorted(test_alone)))
+  digest = hashlib.blake2b(decides.encode(), digest_size=8)
+  recipe = records.of_entries(
+    digest.hexdigest(),
+    found,
+    data,
+    features=dict.fromkeys(("source", "licence", "original"), "text"),
+    look=grouping.picture,
+    settle=functools.partial(settle, test_alone),
+  )
+  facts |= {"fingerprint": key, "split": "patient"}
+  return records.prepare(data, recipe, facts, found.litter, notes)

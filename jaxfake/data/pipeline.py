@@ -1,7 +1,6 @@
 """Images of one size, by split."""
 
 from collections.abc import Sequence
-import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -10,16 +9,13 @@ from PIL import Image
 from jaxfake import errors, task
 from jaxfake.data import work
 
-KERNELS = {  # Pillow's, all antialiased when shrinking.
-  "box": Image.Resampling.BOX,
-  "bilinear": Image.Resampling.BILINEAR,
-  "bicubic": Image.Resampling.BICUBIC,
-  "lanczos": Image.Resampling.LANCZOS,
-}
+# Pillow's, all antialiased when shrinking.
+KERNELS = ("box", "bilinear", "bicubic", "lanczos")
 FITS = ("crop", "pad", "stretch")
 NATIVE = "native"  # Pictures as they are, for tasks that read them so.
 FEEDS = ("auto", "device", "stream")
 CACHE_BYTES = 2**31
+FEATURES = ("image", "label")  # Where a task asks for no others.
 
 
 def fit(image: np.ndarray, size: int, how: str, kernel: str) -> np.ndarray:
@@ -37,33 +33,59 @@ def fit(image: np.ndarray, size: int, how: str, kernel: str) -> np.ndarray:
   if image.shape == (size, size):
     return image
   resized = Image.fromarray(np.ascontiguousarray(image)).resize(
-    (size, size), KERNELS[kernel]
+    (size, size), Image.Resampling[kernel.upper()]
   )
   return np.asarray(resized)
 
 
 class Images:
-  """A data set at one size: [i] -> {"image" uint8 (s, s, 1), "label" int32}.
+  """A data set at one size: [i] -> its features by name, NumPy arrays.
+
+  An image is uint8 (s, s, 1), another such as a mask fitted alike but to the
+  nearest pixel, so that it has no new values. An integer is int32; so is a
+  text, as its place among all the different ones of the source in order.
 
   Item i depends on i alone. Where the whole set takes at most 2 GB each image
   is decoded once and kept; a larger set is decoded again every epoch, and so is
   one that worker processes read.
   """
 
-  def __init__(self, source: Sequence, data, keep: bool = True):
-    self._source, self._data = source, data
-    self._fit = functools.partial(
-      fit, size=data.size, how=data.fit, kernel=data.kernel
-    )
+  def __init__(
+    self,
+    source: Sequence,
+    data,
+    keep: bool = True,
+    features: Sequence[str] = FEATURES,
+  ):
+    """Raises ConfigError where the source has no such feature."""
+    self._source, self._data, self._features = source, data, features
+    self._codes = {}
+    for name in set(features) - set(FEATURES):
+      errors.check_choice(
+        f"a feature that the task reads of data.name={data.name}",
+        name,
+        source.features,
+      )
+      if source.features[name] == "text":
+        values = sorted(set(source.column(name)))
+        self._codes[name] = {value: i for i, value in enumerate(values)}
     self._cache = None
     if keep and len(source) * data.size**2 <= CACHE_BYTES:
       self._cache = [None] * len(source)
 
   def __reduce__(self):
-    return Images, (self._source, self._data, False)
+    return Images, (self._source, self._data, False, self._features)
 
   def __len__(self) -> int:
     return len(self._source)
+
+  @property
+  def features(self):
+    return self._source.features
+
+  def reading(self, features: Sequence[str]) -> "Images":
+    """The same images with these features. Raises ConfigError."""
+    return Images(self._source, self._data, features=features)
 
   def column(self, name: str) -> list:
     """One fact of every image, such as "patient", in order."""
@@ -76,11 +98,19 @@ class Images:
     if self._cache is not None and self._cache[i] is not None:
       return self._cache[i]
     example = self._source[i]
-    image = self._fit(example["image"][..., 0])[..., None]
-    item = {"image": image, "label": np.int32(example["label"])}
+    item = {name: self._array(name, example[name]) for name in self._features}
     if self._cache is not None:
       self._cache[i] = item
     return item
+
+  def _array(self, name: str, value) -> np.ndarray:
+    if name in self._codes:
+      return np.int32(self._codes[name][value])
+    if not isinstance(value, np.ndarray):
+      return np.int32(value)
+    kernel = self._data.kernel if name == "image" else "nearest"
+    size, how = self._data.size, self._data.fit
+    return fit(value[..., 0], size, how, kernel)[..., None]
 
 
 def arrays(source: Sequence) -> dict[str, np.ndarray]:
@@ -108,6 +138,15 @@ class Splits(NamedTuple):
   def held_out(self) -> Sequence:
     """The larger of val and test: Kaggle's val has 16 images."""
     return max(self.val, self.test, key=len)
+
+  def reading(self, *features: str) -> "Splits":
+    """The same images, and of each what a task's step reads by name: image,
+    label, mask, patient, source and so on. Raises ConfigError where the data
+    have no such feature."""
+    parts = {name: getattr(self, name) for name in ("train", "val", "test")}
+    return self._replace(
+      **{name: x and x.reading(features) for name, x in parts.items()}
+    )
 
 
 def splits(dataset, data) -> Splits:

@@ -15,10 +15,9 @@ What could tell them apart without looking at the picture is taken away:
   of its seed and index.
 """
 
-import dataclasses
 import hashlib
 import json
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from scipy import ndimage
@@ -29,7 +28,8 @@ from jaxfake.data import folders, pipeline
 from jaxfake.data import patients as whose
 
 CLASSES = "real", "fake"
-REALS = "phantom", "chest_xray"
+ABOUT = "reals of a source, and fakes that jaxfake.sample made"
+READS_PATIENTS = True
 
 
 class Canonical(NamedTuple):
@@ -83,7 +83,15 @@ def equalised(image: np.ndarray) -> np.ndarray:
 
 
 class Source:
-  """Reals, then fakes, of one split; what data.builders.Source promises."""
+  """Reals, then fakes, of one split: contracts.Items."""
+
+  features: ClassVar = {
+    "image": "image",
+    "label": "integer",
+    "finding": "integer",
+    "patient": "text",
+    "id": "text",
+  }
 
   def __init__(self, parts, data):
     self._parts, self._canonical = parts, canonical(data)
@@ -113,26 +121,14 @@ class Source:
     return {"image": image[..., None], "label": int(i >= self._ends[0])}
 
 
-@dataclasses.dataclass(frozen=True)
-class RealOrFake(datasets.Dataset):
-  """A data set of two; `directory` is unused."""
-
-  sources: dict = dataclasses.field(default_factory=dict, repr=False)
-
-  def source(self, split: str) -> Source:
-    if split not in self.sources:
-      raise errors.DataError(f"{self.name} has no {split} images")
-    return self.sources[split]
-
-
-def prepare(data) -> RealOrFake:
+def prepare(data) -> datasets.Dataset:
   """What `config.data` names: `real_or_fake.real` is the kind of `dir`'s data,
   `real_or_fake.fakes` a folder that jaxfake.sample made.
 
   Raises ConfigError, DataError.
   """
   own = data.real_or_fake
-  errors.check_choice("data.real_or_fake.real", own.real, REALS)
+  datasets.check_originals("data.real_or_fake.real", own.real)
   if own.via < 0:
     raise errors.ConfigError(
       f"data.real_or_fake.via is {own.via}: expected pixels, or 0 for none"
@@ -168,7 +164,8 @@ def prepare(data) -> RealOrFake:
       ]
       sources[split] = Source(sides, data)
   facts = _facts(data, real, fake, sources, told)
-  return RealOrFake(datasets.COMPOSED, CLASSES, facts, "", real.litter, sources)
+  read = sources.__getitem__
+  return datasets.Dataset(data.name, CLASSES, facts, read, real.litter)
 
 
 def _changed(data, **changes):
@@ -210,7 +207,7 @@ def _facts(data, real, fake, sources, told) -> dict:
   digest = hashlib.sha256(json.dumps(made_of).encode()).hexdigest()
   mix = "the same in every split" if told else "not known of the fakes"
   return {
-    "name": datasets.COMPOSED,
+    "name": data.name,
     "fingerprint": digest[:16],
     "content_sha256": digest,
     "split": real.facts["split"],

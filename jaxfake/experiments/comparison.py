@@ -26,9 +26,10 @@ from jaxfake import (
   report,
   workdir,
 )
-from jaxfake.classifiers import programs
+from jaxfake.classifiers import classifier
 from jaxfake.data import patients
 
+CONFIG = "comparison.py"
 SHOWN = ("accuracy", "balanced_accuracy", "macro_f1", "auc")
 
 
@@ -64,7 +65,7 @@ def plan(config, path: pathlib.Path) -> list[Run]:
       }
       c = configuration.changed(config.classifier, limited, f"budgets.{budget}")
       c = configuration.changed(c, changes, f"programs.{name}")
-      programs.check(c)
+      classifier.check(c)
       place = path / "runs" / f"{name}-seed{seed}"
       runs.append(Run(name, budget, c, place))
   return runs

@@ -20,6 +20,7 @@ from jaxfake.classifiers import features, neural, reservoir, ridge
 from jaxfake.data import patients as whose
 from jaxfake.data import pipeline, work
 
+CONFIG = "few_images.py"
 PROGRAMS = ("reservoir", "cnn_random", "cnn_phantom", "hog", "pixels")
 
 

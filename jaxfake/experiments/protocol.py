@@ -36,6 +36,7 @@ from jaxfake import (
 from jaxfake.classifiers import forensic
 from jaxfake.data import deliveries, pipeline, work
 
+CONFIG = "protocol.py"
 UNSEEN = "both unseen"
 CONDITIONS = "generator unseen", "hospital unseen", UNSEEN
 LEAST = 10  # Pictures of a source that is left out.

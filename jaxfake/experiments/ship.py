@@ -16,6 +16,7 @@ from jaxfake.classifiers import detector, forensic
 from jaxfake.experiments import protocol
 from jaxfake.generators import traces
 
+CONFIG = "ship.py"
 MOST_BYTES = 4 << 20  # Of a model that is shipped.
 WEAK = 0.8  # AUC below which a pair of sources is named among failures.
 INTENDED = (
@@ -101,6 +102,7 @@ def ship(path: pathlib.Path) -> None:
   kept = {
     k: made[k] for k in ("calibration", "learnt_from", "by_source", "auc")
   }
+  kept |= {k: tested[k] for k in ("summary", "deliveries")}
   workdir.write_json(out / "result.json", {"config": config} | kept)
   (out / detector.CARD).write_text(card(made, tested))
   progress.say(f"for jaxfake/shipped: {out}")
@@ -161,6 +163,21 @@ def card(made: dict, tested: dict) -> str:
   ]
   return (
     "# The detector that comes with jaxfake\n\n" + "\n\n".join(parts) + "\n"
+  )
+
+
+def headline(result: dict) -> str:
+  """The README's table, of a protocol's result or what is kept of it."""
+  return table(
+    [
+      {
+        "never seen": row["condition"],
+        "mean AUC": f"{row['auc']:.3f}",
+        "worst pair": f"{row['worst']:.2f}",
+      }
+      | protocol.percents(row)
+      for row in result["summary"]
+    ]
   )
 
 

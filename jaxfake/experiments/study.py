@@ -19,12 +19,12 @@ from typing import NamedTuple
 import jax
 
 from jaxfake import data, errors, progress, sample, workdir
-from jaxfake.classifiers import programs
+from jaxfake.classifiers import classifier
 from jaxfake.data import pipeline
 from jaxfake.experiments import study_figures, study_report
 from jaxfake.experiments import study_runs as runs
-from jaxfake.generators import gan
 
+CONFIG = "study.py"
 SHOWN_SEED, DETECTORS_SEED = 0, 1  # Of sampling: other fakes, by other latents.
 
 
@@ -40,7 +40,7 @@ def check(config) -> None:
   """Raises ConfigError for values no study could use."""
   if jax.process_count() > 1:
     raise errors.ConfigError("task study runs in one process")
-  errors.check_choice("data.name", config.data.name, ("phantom", "chest_xray"))
+  data.check_originals("data.name", config.data.name)
   for group, needed in (
     ("generators", runs.TRAINED),
     ("generators", config.foreign),
@@ -62,11 +62,12 @@ def check(config) -> None:
         f"fakes.{name} is {config.fakes[name]}: expected at least 2"
       )
   for name in runs.generators(config):
-    gan.check(runs.generator(config, name))
+    c = runs.generator(config, name)
+    runs.family(config, name).check(c)
   for name in config.classifiers:
-    programs.check(runs.classifier(config, name))
+    classifier.check(runs.classifier(config, name))
   for name in config.detectors:
-    programs.check(runs.detector(config, name, pathlib.Path()))
+    classifier.check(runs.detector(config, name, pathlib.Path()))
   pipeline.check(runs.classifier(config, "cnn").data)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from jaxfake import data, leaks, metrics, workdir
 from jaxfake.classifiers import programs
-from jaxfake.data import builders, pipeline
+from jaxfake.data import pipeline, reading
 from jaxfake.experiments import study_runs as runs
 
 CONTAINERS = 200  # Files of each class whose containers are compared.
@@ -31,7 +31,7 @@ def audit(config) -> dict:
     of_split(dataset, config.data, split)[:3] for split in ("train", "test")
   )
   files = [
-    [builders.png(x[..., 0]) for x in test[0][test[1] == c][:CONTAINERS]]
+    [reading.png(x[..., 0]) for x in test[0][test[1] == c][:CONTAINERS]]
     for c in (0, 1)
   ]
   return leaks.audit(files, train, test)
@@ -65,6 +65,7 @@ def result(config, path: pathlib.Path, dataset, audit, shown: bool) -> dict:
     ],
     "generators": [
       quality(path / "generators" / name, name)
+      | runs.family(config, name).describe(runs.generator(config, name))
       for name in runs.generators(config)
     ],
     "audit": audit,
@@ -117,7 +118,6 @@ def spent(run: dict) -> dict:
 def quality(place: pathlib.Path, name: str) -> dict:
   """How good a generator's fakes were at its last step, beside their floors."""
   run = workdir.read_json(place / "result.json")
-  model = run["config"]["model"]
   measured = {
     k.removeprefix("eval/"): v
     for k, v in run["metrics"].items()
@@ -125,9 +125,6 @@ def quality(place: pathlib.Path, name: str) -> dict:
   }
   return {
     "generator": name,
-    "upsample": model["upsample"],
-    "width": model["width"],
-    "loss": run["config"]["loss"],
     "seed": run["config"]["seed"],
     "steps": run["step"],
     "train_seconds": run["train_seconds"],

@@ -128,14 +128,24 @@ def grid(result: dict) -> list:
 
 def deepfakes(path, result: dict) -> list:
   def beside(row, name, form):
+    if name not in row:  # Of a family that is judged otherwise.
+      return "-"
     return f"{row[name]:{form}} ({row[f'{name}_held_out']:{form}})"
 
+  config = ml_collections.ConfigDict(result["config"])
+  families = {
+    row["generator"]: runs.family(config, row["generator"])
+    for row in result["generators"]
+  }
+  told = {
+    name: family.describe(runs.generator(config, name))
+    for name, family in families.items()
+  }
+  columns = dict.fromkeys(x for row in told.values() for x in row)
   table = [
-    {
-      "generator": row["generator"],
-      "upsampling": row["upsample"],
-      "width": str(row["width"]),
-      "loss": row["loss"],
+    {"generator": row["generator"]}
+    | {name: str(row.get(name, "-")) for name in columns}
+    | {
       "seed": str(row["seed"]),
       "steps": f"{row['steps']:,}",
       "Fréchet": beside(row, "frechet_random_filters", ".1f"),

@@ -2,7 +2,9 @@
 
 import pathlib
 
-from jaxfake import configuration
+import ml_collections
+
+from jaxfake import configuration, contracts, named
 from jaxfake.experiments import comparison
 
 TRAINED = "trained"  # The generator whose fakes detectors learn from.
@@ -24,10 +26,20 @@ def generators(config) -> list[str]:
 
 
 def generator(config, name: str):
-  """The configuration of one of `config.generators`."""
-  c = with_data(config.generator, config)
-  changes = config.generators[name]
-  return configuration.changed(c, changes, f"generators.{name}")
+  """The configuration of one of `config.generators`: some fields changed of
+  `config.generator`, or of its own family's where it names another task."""
+  changes, place = config.generators[name], f"generators.{name}"
+  base = config.generator
+  if isinstance(changes, ml_collections.ConfigDict) and "task" in changes:
+    base = configuration.reference(f"{place}.task", changes.task)
+  return configuration.changed(with_data(base, config), changes, place)
+
+
+def family(config, name: str):
+  """The module of one of `config.generators`. Raises ConfigError."""
+  task = generator(config, name).task
+  field = f"generators.{name}.task"
+  return named.find(field, task, contracts.GeneratorFamily).load()
 
 
 def program(config, name: str, group: str):

@@ -14,13 +14,8 @@ import signal
 import sys
 from typing import NamedTuple
 
-from jaxfake import configuration, errors, workdir
+from jaxfake import configuration, contracts, errors, named, workdir
 
-# The tasks that can be swept, and the figures shown where --metric names none.
-SHOWN = {
-  "gan": ("frechet_random_filters", "kernel_random_filters"),
-  "classifier": ("accuracy", "auc"),
-}
 LONGEST = 80  # Letters of a folder's name.
 # Exit codes of a run that can go on: it has saved, or was told to end before.
 STOPPED = (
@@ -99,7 +94,7 @@ def plan(parse, arguments, root, only: str, seeds: int) -> list[Setting]:
   if seeds < 1:
     raise errors.ConfigError(f"--seeds is {seeds}: expected at least 1")
   base = parse(["", *arguments])[0].to_dict()
-  errors.check_choice("task of a sweep", base["task"], SHOWN)
+  named.find("task of a sweep", base["task"], contracts.Swept)
   flat = workdir.flatten(base)
   groups = ablations(yielded(arguments[0].partition("=")[2]), flat)
   fields = dict.fromkeys(x for group in groups for x in group)

@@ -9,9 +9,9 @@ import itertools
 import pathlib
 import statistics
 
-from jaxfake import errors, pictures, report, workdir
+from jaxfake import contracts, errors, named, pictures, report, workdir
 from jaxfake.data import patients
-from jaxfake.experiments.sweep import SHOWN, Setting
+from jaxfake.experiments.sweep import Setting
 
 FLOOR = "_held_out"  # What as many real images of other patients would reach.
 
@@ -33,7 +33,9 @@ def figures(result: dict) -> dict[str, dict]:
 def metrics(results: list[dict], asked: str) -> list[str]:
   """The names to show. Raises ConfigError for one that a run has not."""
   names = [x for x in asked.split(",") if x]
-  names = names or SHOWN[results[0]["config"]["task"]]
+  if not names:
+    task = results[0]["config"]["task"]
+    names = named.find("task", task, contracts.Swept).literal("SHOWN")
   for name in names:
     for result in results:
       errors.check_choice("--metric", name, figures(result))

@@ -1,27 +1,61 @@
-"""How a GAN learns and samples."""
+"""The family `gan`: two networks, one of which makes images."""
 
+from collections.abc import Callable, Sequence
+import dataclasses
 import functools
-from typing import Any
+import pathlib
+from typing import Any, NamedTuple
 
 from flax import struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
-from jaxfake import augment, distances, errors, loop, platform
+from jaxfake import (
+  augment,
+  checkpoint,
+  contracts,
+  distances,
+  errors,
+  loop,
+  named,
+  platform,
+  workdir,
+)
 from jaxfake.generators import losses, measure
-from jaxfake.models import dcgan, layers
+from jaxfake.models import layers
 from jaxfake.task import Task
 
-MODELS = {"dcgan": dcgan.make}
+CONFIG = "dcgan.py"
+SHOWN = ("frechet_random_filters", "kernel_random_filters")
 
 
-class Network(struct.PyTreeNode):
-  """A network in training: parameters, batch statistics, Adam's moments."""
+@jax.tree_util.register_pytree_with_keys_class
+@dataclasses.dataclass(frozen=True)
+class Network:
+  """A network in training: Linen's variables, whatever collections it has, and
+  Adam's moments of its parameters."""
 
-  params: Any
-  batch_stats: Any
+  variables: dict[str, Any]  # {"params": ..., "batch_stats": ..., ...}
   opt: Any
+
+  @property
+  def params(self):
+    return self.variables["params"]
+
+  def tree_flatten_with_keys(self):
+    # Each collection as a field of its own: so old checkpoints have them.
+    rest = sorted(self.variables.keys() - {"params"})
+    names = ("params", *rest)
+    fields = {name: self.variables[name] for name in names} | {"opt": self.opt}
+    key = jax.tree_util.GetAttrKey
+    return [(key(name), value) for name, value in fields.items()], names
+
+  @classmethod
+  def tree_unflatten(cls, names, values):
+    *collections, opt = values
+    return cls(dict(zip(names, collections, strict=True)), opt)
 
 
 class State(struct.PyTreeNode):
@@ -35,23 +69,17 @@ class State(struct.PyTreeNode):
 
 def check(config) -> None:
   """Raises ConfigError for values no run could use."""
-  errors.check_choice("model.name", config.model.name, MODELS)
-  errors.check_choice("data.size", config.data.size, dcgan.SIZES)
-  errors.check_choice("model.upsample", config.model.upsample, dcgan.UPSAMPLES)
+  adversaries = model(config)
+  errors.check_choice("data.size", config.data.size, adversaries.SIZES)
+  adversaries.check(config.model)
   errors.check_choice("model.channels", config.model.channels, (1, 3))
   errors.check_choice("loss", config.loss, losses.LOSSES)
   errors.check_choice("dtype", config.dtype, layers.DTYPES)
   augment.names(config.augment)
-  for field, least in (
-    ("model.width", 1),
-    ("model.max_width", 1),
-    ("model.latents", 1),
-    ("eval.images", 2),
-  ):
-    group, name = field.split(".")
+  for group, name, least in (("model", "latents", 1), ("eval", "images", 2)):
     if config[group][name] < least:
       raise errors.ConfigError(
-        f"{field} is {config[group][name]}: expected at least {least}"
+        f"{group}.{name} is {config[group][name]}: expected at least {least}"
       )
   decays = {"ema": config.ema, "opt.b1": config.opt.b1, "opt.b2": config.opt.b2}
   for field, value in decays.items():
@@ -61,9 +89,15 @@ def check(config) -> None:
     raise errors.ConfigError(f"opt.lr is {config.opt.lr}: expected above 0")
 
 
+def model(config):
+  """The module with the networks of a config. Raises ConfigError."""
+  name = config.model.name
+  return named.find("model.name", name, contracts.Adversaries).load()
+
+
 def networks(config, classes):
   """The generator and discriminator modules of a config."""
-  return MODELS[config.model.name](
+  return model(config).make(
     config.model, len(classes), config.data.size, layers.DTYPES[config.dtype]
   )
 
@@ -92,51 +126,85 @@ def sampler(config, classes):
   return sample
 
 
-def make(config, dataset) -> Task:
-  """The task of training a GAN on a data set's train images.
+class Judge(NamedTuple):
+  """A discriminator as its losses see it (losses.py)."""
 
-  `dataset` has `classes`, and `train` and `held_out`: sources of images.
-  """
-  if config.model.conditional and not dataset.classes:
-    raise errors.ConfigError(
-      "model.conditional is True, but not every image of the data has a class"
-    )
-  generator, discriminator = networks(config, dataset.classes)
-  loss = losses.LOSSES[config.loss]
-  adam = optax.adam(config.opt.lr, b1=config.opt.b1, b2=config.opt.b2)
-  names = augment.names(config.augment)
-  _, by_batch, _ = loop.mesh_and_shardings()
+  logits: Callable  # (variables, x, key) -> (logits, changed collections)
+  variables: dict[str, Any]
 
-  def init(key):
+  def __call__(self, x: jax.Array, key: jax.Array) -> tuple[jax.Array, "Judge"]:
+    logits, changed = self.logits(self.variables, x, key)
+    return logits, self._replace(variables=self.variables | changed)
+
+
+def trained(net, variables, *inputs):
+  """A network's train-mode output, and the collections that it changes."""
+  mutable = sorted(variables.keys() - {"params"})
+  return net.apply(variables, *inputs, train=True, mutable=mutable)
+
+
+def optimiser(config) -> optax.GradientTransformation:
+  return optax.adam(config.opt.lr, b1=config.opt.b1, b2=config.opt.b2)
+
+
+def initial(config, classes) -> Callable:
+  """`init(key) -> State`."""
+  generator, discriminator = networks(config, classes)
+  adam = optimiser(config)
+
+  def init(key) -> State:
     kg, kd = jax.random.split(key)
     z = jnp.zeros((1, config.model.latents))
     shape = (1, config.data.size, config.data.size, config.model.channels)
     label = jnp.zeros(1, jnp.int32)
-    g = generator.init(kg, z, label, train=True)
-    d = discriminator.init(kd, jnp.zeros(shape), label, train=True)
-    network = lambda v: Network(
-      v["params"], v["batch_stats"], adam.init(v["params"])
-    )
+    g = dict(generator.init(kg, z, label, train=True))
+    d = dict(discriminator.init(kd, jnp.zeros(shape), label, train=True))
+    network = lambda v: Network(v, adam.init(v["params"]))
     # The average must not share buffers with what it averages: both are
     # donated to the step.
-    ema = jax.tree.map(jnp.copy, dict(g))
+    ema = jax.tree.map(jnp.copy, g)
     return State(jnp.zeros((), jnp.int32), network(g), network(d), ema)
 
-  def update(network, gradient):
+  return init
+
+
+def stepper(config, classes) -> Callable:
+  """`step(state, batch) -> (state, metrics)`: the discriminator's update, then
+  the generator's through the new discriminator."""
+  generator, discriminator = networks(config, classes)
+  loss = losses.LOSSES[config.loss]
+  adam = optimiser(config)
+  names = augment.names(config.augment)
+  _, by_batch, _ = loop.mesh_and_shardings()
+
+  def update(network: Network, gradient, changed: dict) -> Network:
     updates, opt = adam.update(gradient, network.opt, network.params)
     params = optax.apply_updates(network.params, updates)
-    return network.replace(params=params, opt=opt)
+    return Network(network.variables | changed | {"params": params}, opt)
 
-  def judge(params, batch_stats, x, label, key):
-    """Logits (b,) of a train-mode pass, and the new batch statistics."""
-    logits, variables = discriminator.apply(
-      {"params": params, "batch_stats": batch_stats},
-      augment.augment(names, key, x),
-      label,
-      train=True,
-      mutable=["batch_stats"],
-    )
-    return logits, variables["batch_stats"]
+  def judge_of(label) -> Callable:
+    def logits(variables, x, key):
+      x = augment.augment(names, key, x)
+      return trained(discriminator, variables, x, label)
+
+    return functools.partial(Judge, logits)
+
+  def judge_step(d: Network, judge: Callable, real, fake, keys):
+    """The discriminator after its update, and what was seen."""
+
+    def d_loss(params):
+      judged = loss.discriminator(
+        judge(d.variables | {"params": params}), real, fake, keys
+      )
+      seen = {f"d_loss_{name}": x for name, x in judged.terms.items()} | {
+        "d_real": jax.nn.sigmoid(judged.real).mean(),
+        "d_fake": jax.nn.sigmoid(judged.fake).mean(),
+      }
+      return sum(judged.terms.values()), (judged.judge.variables, seen)
+
+    gradient, (after, seen) = jax.grad(d_loss, has_aux=True)(d.params)
+    seen["d_gradient"] = optax.tree.norm(gradient)
+    return update(d, gradient, after), seen
 
   def step(state: State, batch):
     key = jax.random.fold_in(jax.random.key(config.seed), state.step)
@@ -147,56 +215,46 @@ def make(config, dataset) -> Task:
     z = jax.random.normal(k_z, (len(label), config.model.latents))
     # XLA by itself has every device make the fakes of the whole batch.
     z = jax.lax.with_sharding_constraint(z, by_batch)
-    g, d = state.generator, state.discriminator
+    g, judge = state.generator, judge_of(label)
 
     def generate(params):
-      x, variables = generator.apply(
-        {"params": params, "batch_stats": g.batch_stats},
-        z,
-        label,
-        train=True,
-        mutable=["batch_stats"],
-      )
-      return x, variables["batch_stats"]
+      return trained(generator, g.variables | {"params": params}, z, label)
 
     # One forward pass of the generator serves both players' updates.
-    fake, pull_back, g_stats = jax.vjp(generate, g.params, has_aux=True)
-
-    def d_loss(params):
-      on_real, stats = judge(params, d.batch_stats, real, label, k_real)
-      on_fake, stats = judge(params, stats, fake, label, k_fake)
-      real_term, fake_term = loss.discriminator(on_real, on_fake)
-      seen = {
-        "d_loss_real": real_term,
-        "d_loss_fake": fake_term,
-        "d_real": jax.nn.sigmoid(on_real).mean(),
-        "d_fake": jax.nn.sigmoid(on_fake).mean(),
-      }
-      return real_term + fake_term, (stats, seen)
-
-    gradient, (d_stats, seen) = jax.grad(d_loss, has_aux=True)(d.params)
-    seen["d_gradient"] = optax.tree.norm(gradient)
-    d = update(d, gradient).replace(batch_stats=d_stats)
-
-    def g_loss(x):
-      return loss.generator(judge(d.params, d_stats, x, label, k_judge)[0])
-
+    fake, pull_back, changed = jax.vjp(generate, g.params, has_aux=True)
+    d, seen = judge_step(
+      state.discriminator, judge, real, fake, (k_real, k_fake)
+    )
+    g_loss = lambda x: loss.generator(judge(d.variables), x, k_judge)
     seen["g_loss"], gradient = jax.value_and_grad(g_loss)(fake)
     (gradient,) = pull_back(gradient)
     # Norms, so that a NaN is seen in the step whose update it would spoil.
     seen["g_gradient"] = optax.tree.norm(gradient)
-    g = update(g, gradient).replace(batch_stats=g_stats)
-
-    # The average forgets its first, random steps: decay grows to config.ema.
-    t = state.step.astype(jnp.float32)
-    decay = jnp.minimum(config.ema, (1 + t) / (10 + t))
-    ema = jax.tree.map(
-      lambda old, new: decay * old + (1 - decay) * new,
-      state.ema,
-      {"params": g.params, "batch_stats": g.batch_stats},
-    )
+    g = update(g, gradient, changed)
+    ema = averaged(config.ema, state.step, state.ema, g.variables)
     return State(state.step + 1, g, d, ema), seen
 
+  return step
+
+
+def averaged(most: float, step: jax.Array, average, new):
+  """The moving average, which forgets its first, random steps: its decay grows
+  to `most`."""
+  t = step.astype(jnp.float32)
+  decay = jnp.minimum(most, (1 + t) / (10 + t))
+  mix = lambda old, new: decay * old + (1 - decay) * new
+  return jax.tree.map(mix, average, new)
+
+
+def make(config, dataset) -> Task:
+  """The task of training a GAN on a data set's train images.
+
+  `dataset` has `classes`, and `train` and `held_out`: sources of images.
+  """
+  if config.model.conditional and not dataset.classes:
+    raise errors.ConfigError(
+      "model.conditional is True, but not every image of the data has a class"
+    )
   sample = sampler(config, dataset.classes)
 
   @platform.jit
@@ -205,23 +263,86 @@ def make(config, dataset) -> Task:
     gray = x.astype(jnp.float32).mean(-1, keepdims=True)
     return jnp.round(gray).astype(jnp.uint8)
 
-  by_class = dataset.classes if config.model.conditional else ()
-  evaluate, preview = measure.make(
+  measures = measure.Measures(
     dataset,
     config.eval.images,
-    by_class,
+    dataset.classes if config.model.conditional else (),
     lambda state: functools.partial(draw, state.ema),
   )
-  return Task(init, step, evaluate, preview)
+  return Task(
+    initial(config, dataset.classes),
+    stepper(config, dataset.classes),
+    measures.evaluate,
+    measures.preview,
+  )
 
 
-def prepare(config, splits, run):
+def restored(path: pathlib.Path, step: int | None = None):
+  """A run's config, classes and state, from its folder alone; the last one that
+  is whole, where no step is given.
+
+  Raises ConfigError where the folder holds no run, or not that checkpoint.
+  """
+  config = workdir.read_config(path)
+  if "dtype" not in config:  # Older runs do not say it.
+    config.dtype = "float32"
+  classes = tuple(workdir.read_json(path / "dataset.json")["classes"])
+  saved = checkpoint.Checkpoints(path / "checkpoints", read_only=True)
+  with saved as checkpoints:
+    steps = checkpoints.steps()
+    if not steps or step not in (None, *steps):
+      raise errors.ConfigError(
+        f"{path} has no checkpoint{'' if step is None else f' of step {step}'}:"
+        f" expected one of {steps or 'a run that has saved one'}"
+      )
+    like = loop.abstract_state(initial(config, classes))
+    if step is None:
+      remedy = "put a copy back, or train again"
+      _, state = checkpoints.restore_last(like, remedy)
+    else:
+      state = checkpoints.restore(step, like)
+  return config, classes, state
+
+
+class Generator:
+  """A trained generator: contracts.Generator."""
+
+  def __init__(self, config, classes: Sequence[str], state: State):
+    _, self._by_batch, everywhere = loop.mesh_and_shardings(jax.local_devices())
+    ema = jax.tree.map(np.asarray, state.ema)
+    self._ema = jax.device_put(ema, everywhere)
+    self._draw = platform.jit(sampler(config, classes))
+    self.name, self.size = config.model.name, config.data.size
+    self.classes, self.conditional = tuple(classes), config.model.conditional
+    self.step, self.sha256 = int(state.step), checkpoint.sha256(state)
+
+  def sample(self, seed: int, index: np.ndarray, label: np.ndarray):
+    index, label = jax.device_put((index, label), self._by_batch)
+    return self._draw(self._ema, np.uint32(seed), index, label)
+
+
+def load(path: pathlib.Path, step: int | None = None) -> Generator:
+  """The generator of a run's folder. Raises ConfigError: see `restored`."""
+  return Generator(*restored(path, step))
+
+
+def describe(config) -> dict[str, Any]:
+  """What tells one GAN from another."""
+  model = config.model
+  return {
+    "upsample": model.upsample,
+    "width": model.width,
+    "loss": config.loss,
+  }
+
+
+def prepare(config, splits, run) -> Callable[[], int]:
   """What trains the GAN and returns an exit code, ready to be called."""
   task = make(config, splits)
   return lambda: loop.train(config, task, splits.train, run)
 
 
-def summary(path, result: dict) -> str:
+def summary(path: pathlib.Path, result: dict) -> str:
   """What a finished run reached, where everything is, what to do next."""
   last = sorted((path / "pictures").glob("preview-*.png"))[-1]
   figures = "\n".join(

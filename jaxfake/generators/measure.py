@@ -6,6 +6,7 @@ images and held-out real ones, of the same number and the same class mix.
 
 from collections.abc import Callable
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -42,72 +43,122 @@ def matched(
   return np.concatenate(chosen[0]), np.concatenate(chosen[1])
 
 
-def make(
-  dataset,
-  limit: int,
-  by_class: tuple[str, ...],
-  drawer: Callable,
-) -> tuple[Callable, Callable]:
+@jax.jit
+def _read(batch):
+  return batch["image"]
+
+
+@jax.jit
+def _shrink(batch):
+  """Thumbnails float32 (b, t, t), and labels."""
+  x = batch["image"].astype(jnp.float32)
+  side = x.shape[1] // THUMBNAIL
+  small = x.reshape(len(x), THUMBNAIL, side, THUMBNAIL, side).mean((2, 4))
+  return small, batch["label"]
+
+
+class Reference(NamedTuple):
+  """What fakes are measured against: it does not change during a run."""
+
+  bank: np.ndarray  # Thumbnails of all train images.
+  label: np.ndarray  # Of the train images below.
+  features: np.ndarray
+  spectra: dict[str, np.ndarray]
+  floor: dict[str, float]  # The distances of as many held-out real images.
+
+
+class Measures:
   """A task's `evaluate` and `preview`.
 
   `dataset` has `train` and `held_out`; `drawer(state)` is a jitted function of
   {"index", "label"} (b,) to uint8 images (b, s, s, 1); previews have a row for
   each of `by_class`.
   """
-  read = jax.jit(lambda batch: batch["image"])
 
-  @jax.jit
-  def shrink(batch):
-    x = batch["image"].astype(jnp.float32)
-    side = x.shape[1] // THUMBNAIL
-    small = x.reshape(len(x), THUMBNAIL, side, THUMBNAIL, side).mean((2, 4))
-    return small, batch["label"]
+  def __init__(
+    self, dataset, limit: int, by_class: tuple[str, ...], drawer: Callable
+  ):
+    self._dataset, self._limit = dataset, limit
+    self._by_class, self._drawer = by_class, drawer
+    self._describe = platform.jit(
+      lambda batch: distances.random_filter_features(batch["image"])
+    )
+    # Read once a run, when first asked for.
+    self._train_set = functools.cache(self._train_set)
+    self._blocks = functools.cache(self._blocks)
+    self._reference = functools.cache(self._reference)
 
-  @platform.jit
-  def describe(batch):
-    return distances.random_filter_features(batch["image"])
-
-  def fakes(state, gather, label):
-    rows = Rows(index=np.arange(len(label), dtype=np.int32), label=label)
-    return gather(drawer(state), rows)
-
-  @functools.cache
-  def train_set(gather):
-    """Thumbnails and labels of all train images."""
-    return gather(shrink, dataset.train)
-
-  @functools.cache
-  def blocks(gather):
-    """Caption, real images and labels of each block of a preview."""
-    _, labels = train_set(gather)
-    made = []
-    for c, name in enumerate(by_class or ("",)):
-      indices = np.flatnonzero(labels == c) if by_class else range(len(labels))
-      indices = indices[:PREVIEW]
-      if len(indices):
-        images = gather(read, Subset(dataset.train, indices))
-        made.append((name, images, labels[indices]))
-    return made
-
-  def preview(state, gather):
+  def preview(self, state, gather: Callable) -> dict[str, np.ndarray]:
+    """Real and fake images side by side."""
     cells = []
-    for name, real, label in blocks(gather):
-      fake = fakes(state, gather, label)
+    for name, real, label in self._blocks(gather):
+      fake = self._fakes(state, gather, label)
       cells.append((f"real {name}", pictures.sheet(real[..., 0], 8)))
       cells.append((f"fake {name}", pictures.sheet(fake[..., 0], 8)))
     return {"preview": pictures.captioned(cells, 2)}
 
-  @functools.cache
-  def reference(gather):
-    """What is measured against: it does not change during a run."""
-    bank, labels = train_set(gather)
-    held_bank, held_labels = gather(shrink, dataset.held_out)
-    i, j = matched(labels, held_labels, limit)
-    real = gather(read, Subset(dataset.train, i))
-    held = gather(read, Subset(dataset.held_out, j))
-    features = gather(describe, Rows(image=real))
-    held_features = gather(describe, Rows(image=held))
-    a, b = distances.standardise(features, held_features)
+  def evaluate(self, state, gather: Callable) -> dict:
+    """Distances beside their floors, spectra and nearest train images."""
+    to = self._reference(gather)
+    fake = self._fakes(state, gather, to.label)
+    found = self._features(gather, fake)
+    a, b = distances.standardise(to.features, found)
+    small, _ = gather(_shrink, Rows(image=fake, label=to.label))
+    index, distance = distances.nearest(small, to.bank)
+    spectra = to.spectra | {"fake": distances.radial_spectrum(fake[..., 0])}
+    return to.floor | {
+      # Named for what they are: not the Inception-v3 FID and KID.
+      "frechet_random_filters": distances.frechet_distance(a, b),
+      "kernel_random_filters": distances.kernel_distance(a, b),
+      "spectrum_gap_db": distances.spectrum_gap(
+        spectra["real"], spectra["fake"]
+      ),
+      "nearest_train_rms": np.median(distance[:, 0]),
+      "images": len(fake),
+      "spectrum": spectrum_plot(spectra),
+      "neighbours": self._neighbours(gather, fake, index, distance),
+    }
+
+  def _fakes(self, state, gather, label) -> np.ndarray:
+    rows = Rows(index=np.arange(len(label), dtype=np.int32), label=label)
+    return gather(self._drawer(state), rows)
+
+  def _features(self, gather, images) -> np.ndarray:
+    return gather(self._describe, Rows(image=images))
+
+  def _neighbours(self, gather, fake, index, distance) -> np.ndarray:
+    shown = index[:NEIGHBOURS]
+    found = gather(_read, Subset(self._dataset.train, shown.ravel()))
+    found = found[..., 0].reshape(*shown.shape, *found.shape[1:3])
+    n = len(shown)
+    return pictures.neighbours(fake[:n, ..., 0], found, distance[:n])
+
+  def _train_set(self, gather):
+    """Thumbnails and labels of all train images."""
+    return gather(_shrink, self._dataset.train)
+
+  def _blocks(self, gather) -> list[tuple]:
+    """Caption, real images and labels of each block of a preview."""
+    _, labels = self._train_set(gather)
+    blocks = []
+    for c, name in enumerate(self._by_class or ("",)):
+      indices = range(len(labels))
+      if self._by_class:
+        indices = np.flatnonzero(labels == c)
+      indices = indices[:PREVIEW]
+      if len(indices):
+        images = gather(_read, Subset(self._dataset.train, indices))
+        blocks.append((name, images, labels[indices]))
+    return blocks
+
+  def _reference(self, gather) -> Reference:
+    bank, labels = self._train_set(gather)
+    held_bank, held_labels = gather(_shrink, self._dataset.held_out)
+    i, j = matched(labels, held_labels, self._limit)
+    real = gather(_read, Subset(self._dataset.train, i))
+    held = gather(_read, Subset(self._dataset.held_out, j))
+    features = self._features(gather, real)
+    a, b = distances.standardise(features, self._features(gather, held))
     _, to_train = distances.nearest(held_bank[j], bank, 1)
     spectra = {
       name: distances.radial_spectrum(x[..., 0])
@@ -120,36 +171,14 @@ def make(
       "nearest_train_rms": np.median(to_train),
     }
     floor = {f"{name}_held_out": value for name, value in floor.items()}
-    return bank, labels[i], features, spectra, floor
+    return Reference(bank, labels[i], features, spectra, floor)
 
-  def evaluate(state, gather):
-    bank, label, features, spectra, floor = reference(gather)
-    fake = fakes(state, gather, label)
-    a, b = distances.standardise(features, gather(describe, Rows(image=fake)))
-    small, _ = gather(shrink, Rows(image=fake, label=label))
-    index, distance = distances.nearest(small, bank)
-    shown = index[:NEIGHBOURS]
-    found = gather(read, Subset(dataset.train, shown.ravel()))
-    found = found[..., 0].reshape(*shown.shape, *found.shape[1:3])
-    spectra = spectra | {"fake": distances.radial_spectrum(fake[..., 0])}
-    return floor | {
-      # Named for what they are: not the Inception-v3 FID and KID.
-      "frechet_random_filters": distances.frechet_distance(a, b),
-      "kernel_random_filters": distances.kernel_distance(a, b),
-      "spectrum_gap_db": distances.spectrum_gap(
-        spectra["real"], spectra["fake"]
-      ),
-      "nearest_train_rms": np.median(distance[:, 0]),
-      "images": len(fake),
-      "spectrum": pictures.curves(
-        np.arange(len(spectra["fake"]))[1:],
-        {name: 10 * power[1:] for name, power in spectra.items()},
-        "radial frequency (cycles a picture)",
-        "mean power (dB)",
-      ),
-      "neighbours": pictures.neighbours(
-        fake[: len(shown), ..., 0], found, distance[: len(shown)]
-      ),
-    }
 
-  return evaluate, preview
+def spectrum_plot(spectra: dict[str, np.ndarray]) -> np.ndarray:
+  """Radial spectra in decibels as a picture."""
+  return pictures.curves(
+    np.arange(len(spectra["fake"]))[1:],
+    {name: 10 * power[1:] for name, power in spectra.items()},
+    "radial frequency (cycles a picture)",
+    "mean power (dB)",
+  )

@@ -35,6 +35,7 @@ from jaxfake.generators import (
 from jaxfake.generators.trace_pieces import SIDES, Piece
 from jaxfake.models.trace_autoencoder import UPSAMPLINGS
 
+CONFIG = "traces.py"
 NOT_AUTOENCODERS = {
   "diffusion": trace_diffusion,
   "simulated": trace_upsampling,

@@ -17,6 +17,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxfake import errors
 from jaxfake.models import conv
 
 SIZES = (32, 64, 128, 256)
@@ -111,6 +112,16 @@ class Discriminator(nn.Module):
       embed = nn.Embed(self.num_classes, x.shape[-1], embedding_init=normal)
       logit += (embed(label) * x.mean((1, 2))).sum(-1)
     return logit
+
+
+def check(model) -> None:
+  """Raises ConfigError for values of a config's `model`."""
+  errors.check_choice("model.upsample", model.upsample, UPSAMPLES)
+  for name in ("width", "max_width"):
+    if model[name] < 1:
+      raise errors.ConfigError(
+        f"model.{name} is {model[name]}: expected at least 1"
+      )
 
 
 def make(model, num_classes: int, size: int, dtype=None):

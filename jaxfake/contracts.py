@@ -1,0 +1,215 @@
+"""What the parts of jaxfake promise each other.
+
+Modules are found by the names that configurations give them (named.py): a new
+one is one file, in one of the contract's ROOMS or in a package of one's own,
+which defines what its contract asks for. NAMES in capitals are plain values, so
+that they are known before anything is imported.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+import pathlib
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+if TYPE_CHECKING:
+  import numpy as np
+
+
+class Family(Protocol):
+  """A module that trains one kind of model: what `config.task` names."""
+
+  ROOMS: ClassVar = ("generators", "classifiers")
+  # The file with all fields of its configuration: beside the module, or of ours
+  # in configs/.
+  CONFIG: str
+
+  def check(self, config) -> None:
+    """Raises ConfigError for values that no run could use."""
+
+  def prepare(self, config, splits, run) -> Callable[[], int]:
+    """What trains and returns an exit code (loop.train does, for a Task).
+
+    `splits` are pipeline.Splits, `run` is a workdir.Workdir. Raises DataError,
+    ConfigError where nothing could be learnt.
+    """
+
+  def load(self, path: pathlib.Path):
+    """The trained model of a run's folder, from that folder alone: a Generator
+    or a Detector. Raises ConfigError where there is none."""
+
+  def summary(self, path: pathlib.Path, result: dict) -> str:
+    """What a finished run reached, and where everything is."""
+
+
+class Swept(Family, Protocol):
+  """A family whose runs a sweep compares."""
+
+  SHOWN: tuple[str, ...]  # Figures of result.json, where none is asked for.
+
+
+class GeneratorFamily(Swept, Protocol):
+  """A family that makes images."""
+
+  ROOMS: ClassVar = ("generators",)
+
+  def load(self, path: pathlib.Path, step: int | None = None) -> "Generator":
+    """The generator of a run's last checkpoint, or of another step's."""
+
+  def describe(self, config) -> dict[str, Any]:
+    """What tells its networks from others, a column of a report each."""
+
+
+class DetectorFamily(Family, Protocol):
+  """A family that calls images real or fake, or tells findings."""
+
+  ROOMS: ClassVar = ("classifiers",)
+
+  def load(self, path: pathlib.Path) -> "Detector":
+    """The detector, or classifier of findings, of a finished run."""
+
+  def files(self, path: pathlib.Path) -> list[str]:
+    """The names of what `load` reads in a run's folder, beside result.json."""
+
+
+class Experiment(Protocol):
+  """A module that makes one result of several runs: what `task` may name
+  too."""
+
+  ROOMS: ClassVar = ("experiments", "generators")
+  CONFIG: str
+
+  def check(self, config) -> None:
+    """Raises ConfigError for values that it could not use."""
+
+  def run(self, config, path: pathlib.Path, train: Callable) -> int:
+    """Does what is left of it in a folder; returns an exit code.
+
+    `train(config, path)` does one run of a family and returns its exit code.
+    """
+
+
+class Adversaries(Protocol):
+  """A module with the two networks of a GAN: what its `model.name` names."""
+
+  ROOMS: ClassVar = ("models",)
+  SIZES: tuple[int, ...]  # Pixels a side.
+
+  def check(self, model) -> None:
+    """Raises ConfigError for values of a config's `model`."""
+
+  def make(self, model, num_classes: int, size: int, dtype):
+    """Linen modules: generator(z, label, *, train), discriminator(x, label, *,
+    train)."""
+
+
+class Source(Protocol):
+  """A module that finds images: what `data.name` names.
+
+  FINDINGS = True says that its images are originals whose classes are findings,
+  READS_PATIENTS = True that it takes `data.patients`. `entries(data) -> (what
+  it reads, classes)` lets `python -m jaxfake.data` look at it.
+  """
+
+  ROOMS: ClassVar = ("data",)
+  ABOUT: str  # In one line.
+
+  def prepare(self, data) -> "Dataset":
+    """The data set, ready to be read. Raises ConfigError, DataError."""
+
+
+class Dataset(Protocol):
+  """A prepared data set: data.Dataset."""
+
+  name: str
+  classes: tuple[str, ...]
+  facts: dict  # JSON-able: what a result says of its data.
+
+  def source(self, split: str) -> "Items":
+    """The images of "train", "val" or "test". Raises DataError."""
+
+
+class Items(Protocol):
+  """Images at random, item i a function of i alone; threads may read it."""
+
+  # What items hold, by name: "image" (uint8 (h, w, 1), another such as "mask"
+  # alike), "integer" or "text". image, label, patient and id are in all.
+  features: Mapping[str, str]
+
+  def __len__(self) -> int: ...
+
+  def __getitem__(self, i: int) -> dict[str, Any]: ...
+
+  def column(self, name: str) -> list:
+    """One fact of every image, such as "label", without decoding any."""
+
+
+class Task(Protocol):
+  """What a learning method is to the loop: task.Task, and all it may be."""
+
+  def init(self, key):
+    """The first state, a pytree of arrays with a scalar `step`. Traced."""
+
+  def step(self, state, batch: dict) -> tuple[Any, dict]:
+    """The next state, and scalars to report; pure and traced.
+
+    A batch has the features that `splits` gives, (b, ...): images uint8
+    (b, s, s, 1), all else int32 (b,).
+    """
+
+  def evaluate(self, state, gather: Callable) -> dict:
+    """{name: float or picture}, a picture being uint8 (h, w) or (h, w, 3).
+
+    `gather(fn, source)`, given by the loop, applies a jitted per-batch function
+    to every example of a source exactly once, on all hosts and devices, and
+    returns NumPy arrays in the source's order.
+    """
+
+  def preview(self, state, gather: Callable) -> dict:
+    """{name: picture}."""
+
+
+class Generator(Protocol):
+  """A trained generator."""
+
+  name: str  # Of its network, for the manifest of what it makes.
+  size: int  # Pixels a side.
+  classes: tuple[str, ...]  # Of its train images.
+  conditional: bool  # On the class.
+  step: int  # Of training.
+  sha256: str  # Of its state.
+
+  def sample(self, seed: int, index: "np.ndarray", label: "np.ndarray"):
+    """uint8 (n, size, size, c) for indices and labels (n,), not waited for.
+
+    Image i is a function of (seed, i) and its label alone; n is a multiple of
+    the devices of this process, which do it alone.
+    """
+
+
+class Detector(Protocol):
+  """A trained detector of fakes."""
+
+  classes: tuple[str, ...]  # ("real", "fake")
+
+  @property
+  def canonical(self) -> "Callable[[np.ndarray], np.ndarray]":
+    """What a picture, uint8 gray (h, w), is put through first. Decoding workers
+    call it: without JAX, and it can be pickled."""
+
+  def judge(self, images: "Sequence[np.ndarray]") -> list[dict]:
+    """p_fake, verdict and reason of each of some canonical images."""
+
+  def about(self) -> dict:
+    """What a list of verdicts says of it: name, real_at_most, fake_at_least,
+    and more."""
+
+
+class VerdictWriter(Protocol):
+  """A file of verdicts, row by row: see writers.py."""
+
+  def begin(self, *about) -> None:
+    """Opens the file. Raises ConfigError where it cannot be written."""
+
+  def write(self, row: dict) -> None:
+    """One picture's row, on disk when this returns."""
+
+  def close(self) -> None: ...
