@@ -88,17 +88,18 @@ def test_large_pictures_are_read_in_several_pieces():
 
 def test_surroundings():
   image = noise(112, 144)
-  stride, rows = spectral.of_surroundings(image)
-  found, blocks = np.stack(list(rows)), spectral.cut(image)
-  assert stride == spectral.STRIDE
-  assert found.shape == (*blocks.shape[:2], spectral.NUMBERS)
+  of = spectral.of_surroundings(image)
+  found, blocks = np.stack(list(of.rows)), spectral.cut(image)
+  assert of.stride == spectral.STRIDE and of.first == (47.5, 47.5)
+  rows, columns = blocks.shape[:2]
+  assert found.shape == (rows - 4, columns - 4, spectral.NUMBERS)
   around = blocks[1:6, 1:6].reshape(-1, 32, 32)  # Of the block at (3, 3).
   exact = spectral.numbers(spectral.sums(around))
-  assert np.allclose(found[3, 3], exact, atol=1e-3)
+  assert np.allclose(found[1, 1], exact, atol=1e-3)
 
 
 def test_of_a_large_picture_fewer_places_are_looked_at(monkeypatch):
   monkeypatch.setattr(spectral, "MOST_PLACES", 12)
-  stride, rows = spectral.of_surroundings(noise(112, 144))
-  assert stride == 2 * spectral.STRIDE
-  assert np.stack(list(rows)).shape == (3, 4, spectral.NUMBERS)
+  of = spectral.of_surroundings(noise(256, 256))
+  assert of.stride == 8 * spectral.STRIDE
+  assert np.stack(list(of.rows)).shape == (1, 1, spectral.NUMBERS)

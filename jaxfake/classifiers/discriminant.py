@@ -126,8 +126,15 @@ def _of_groups(parts: Sequence[Moments], mean: np.ndarray) -> np.ndarray:
 
 def pooled(parts: Sequence[Moments]) -> Moments:
   """The moments of all parts' examples together."""
-  count = sum(part.count for part in parts)
-  weighted = [(part.count / count, part) for part in parts]
+  return mixed([(part.count, part) for part in parts])
+
+
+def mixed(parts: Weighted) -> Moments:
+  """The same of parts that count as they are weighted."""
+  count = sum(part.count for _, part in parts)
+  share = sum(weight for weight, _ in parts)
+  weighted = [(weight / share, part) for weight, part in parts]
+  parts = [part for _, part in parts]
   mean = sum(weight * part.mean for weight, part in weighted)
   groups = sum(part.groups for part in parts)
   of_groups = sum(

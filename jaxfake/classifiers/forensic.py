@@ -316,9 +316,13 @@ def fit(config, found: Parts, without: Sequence[str] = ()) -> Model:
 def line(config, found: Parts, without: Sequence[str]):
   """What parts reals from fakes."""
   left = remaining(found, without)
+  return _line(config, weighted(left, 0), weighted(left, 1))
+
+
+def _line(config, reals, fakes):
   return discriminant.discriminant(
-    weighted(left, 0),
-    weighted(left, 1),
+    reals,
+    fakes,
     group_weight=config.picture_scatter,
     ridge=config.ridge,
   )
@@ -386,16 +390,45 @@ def left_out(
   learnt = [{key.source for key in used if key.label == k} for k in (0, 1)]
   names = sorted(set(zip(held.labels, held.sources, strict=True)))
   every = reals(config, merged, ())  # Whatever fakes are left out.
+  fakes = _fakes_without(merged)
   for label, name in names:
-    out = [] if learnt[label] <= {name} else [name]
     if label:
-      model = Model(line(config, merged, out), every)
+      model = Model(_line(config, weighted(merged, 0), fakes(name)), every)
     else:
-      model = fit(config, used, out)
+      model = fit(config, used, [] if learnt[0] <= {name} else [name])
     which = (held.labels == label) & (held.sources == name)
     for k, numbers in enumerate((held.numbers, held.compressed)):
       measures[k, which] = model.measures(numbers[which])
   return measures
+
+
+def _fakes_without(merged: Parts) -> Callable[[str], discriminant.Weighted]:
+  """What gives `weighted(remaining(merged, [name]), 1)` for any one source of
+  fakes by two sums that are made once, less that source; of the only one, or of
+  none of these, all of them."""
+  kinds = {}
+  for key, part in merged.items():
+    if key.label:
+      kinds.setdefault(is_trace(key.source), {})[key.source] = part
+  pools = {
+    kind: discriminant.mixed([(1, part) for part in those.values()])
+    for kind, those in kinds.items()
+  }
+
+  def without(name: str) -> discriminant.Weighted:
+    kind = is_trace(name)
+    those = kinds.get(kind, {})
+    n = len(those) - (name in those)
+    if not n and len(kinds) == 1:
+      return [(0.5, pools[kind])]
+    left = [x for x in kinds if n or x != kind]
+    found = [(0.5 / len(left), pools[x]) for x in left]
+    if n and name in those:
+      share = 0.5 / len(left) / n
+      found += [(share, pools[kind]), (-share, those[name])]
+    return found
+
+  return without
 
 
 def rule(config, measures: np.ndarray, held: Pictures) -> Rule:
@@ -675,25 +708,34 @@ class Detector:
   def map(self, gray: np.ndarray) -> np.ndarray | None:
     """Where a uint8 (h, w) picture looks made: float32 (h, w), at or below 0 as
     a picture that is `real`, at or above 1 as one that is `fake`. None of one
-    that is too small."""
+    that is too small.
+
+    A part alone has fewer blocks than a picture and so more evidence of
+    anything: the mean over parts is set to the whole picture's evidence.
+    """
     if min(gray.shape) < crops.SIDE:
       return None
-    stride, rows = spectral.of_surroundings(gray)
+    of = spectral.of_surroundings(gray)
     evidence = np.stack(
-      [self.rule.evidence(self.model.measures(row)) for row in rows]
+      [self.rule.evidence(self.model.measures(row)) for row in of.rows]
     )
+    whole = self.model.measures(spectral.of_picture(gray)[None])
+    evidence += self.rule.evidence(whole)[0] - evidence.mean()
     low, high = self.rule.real_at_most, self.rule.fake_at_least
     share = (evidence - low) / max(high - low, 1e-6)
-    # Between the middles of blocks.
-    first = (spectral.BLOCK - 1) / 2
     at = np.meshgrid(
-      *((np.arange(n) - first) / stride for n in gray.shape),
+      *(
+        (np.arange(n) - first) / of.stride
+        for n, first in zip(gray.shape, of.first, strict=True)
+      ),
       indexing="ij",
       sparse=True,
     )
-    at = np.broadcast_arrays(*at)
     return ndimage.map_coordinates(
-      share.astype(np.float32), at, order=1, mode="nearest"
+      share.astype(np.float32),
+      np.broadcast_arrays(*at),
+      order=1,
+      mode="nearest",
     )
 
 

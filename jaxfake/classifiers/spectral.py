@@ -182,34 +182,45 @@ def of_picture(image: np.ndarray) -> np.ndarray:
   return np.asarray(_jitted(numbers)(jax.tree.map(lambda *x: sum(x), *parts)))
 
 
-def of_surroundings(
-  image: np.ndarray, side: int = 5
-) -> tuple[int, Iterator[np.ndarray]]:
-  """Of uint8 (h, w): how many pixels lie between blocks, and for each row of
-  them float32 (columns, NUMBERS) around each, of the side x side blocks there,
-  fewer at the borders. Of a large picture every second block is taken, or every
-  fourth, so that they are at most MOST_PLACES."""
+class Surroundings(NamedTuple):
+  """Parts of a picture, side by side: where the middle of the first lies, how
+  many pixels further the next, and row by row float32 (columns, NUMBERS)."""
+
+  first: tuple[float, float]
+  stride: int
+  rows: Iterator[np.ndarray]
+
+
+def of_surroundings(image: np.ndarray, side: int = 5) -> Surroundings:
+  """Of uint8 (h, w): of all parts of side x side blocks, or as many as there
+  are. Of a large picture every second block is taken, or every fourth, so that
+  they are at most MOST_PLACES."""
   blocks, stride = cut(image), STRIDE
   while blocks.shape[0] * blocks.shape[1] > MOST_PLACES:
     blocks, stride = blocks[::2, ::2], 2 * stride
-  rows, columns = blocks.shape[:2]
+  shape = blocks.shape[:2]
   parts = []
   for part, n in _chunks(blocks.reshape(-1, BLOCK, BLOCK)):
     parts.append(
       jax.tree.map(lambda x, n=n: np.asarray(x)[:n], _jitted(_of_each)(part))
     )
   each = jax.tree.map(lambda *x: np.concatenate(x), *parts)
-  size = min(side, rows), min(side, columns)
+  size = tuple(min(side, n) for n in shape)
 
   def around(x):
-    x = x.reshape(rows, columns, -1)
-    total = ndimage.uniform_filter1d(x, size[0], 0, mode="constant")
-    total = ndimage.uniform_filter1d(total, size[1], 1, mode="constant")
-    return total * (size[0] * size[1])
+    x = x.reshape(*shape, -1)
+    for axis, n in enumerate(size):
+      x = n * ndimage.uniform_filter1d(x, n, axis, mode="constant")
+      x = x.take(range(n // 2, n // 2 + shape[axis] - n + 1), axis)
+    return x
 
   total = Sums(*(around(x) for x in each))
   total = total._replace(count=np.round(total.count[..., 0]))
-  return stride, (
-    np.asarray(_jitted(numbers)(jax.tree.map(lambda x, i=i: x[i], total)))
-    for i in range(rows)
+  return Surroundings(
+    tuple((BLOCK - 1 + stride * (n - 1)) / 2 for n in size),
+    stride,
+    (
+      np.asarray(_jitted(numbers)(jax.tree.map(lambda x, i=i: x[i], total)))
+      for i in range(len(total.count))
+    ),
   )

@@ -121,10 +121,10 @@ def card(made: dict, tested: dict) -> str:
     "## How it does on generators and hospitals that it never saw",
     "Every hospital, every generator, and every pair was left out of training"
     " and of settling thresholds. Means over pairs of a source of fakes and one"
-    f" of reals, over {tested['config']['seeds']} seeds of the crops; what is"
-    " called neither is `uncertain`.",
+    " of reals; what is called neither is `uncertain`.",
     table(protocol.gist(tested)),
-    "Pair by pair, both left out (first seed, 95 % intervals over patients):",
+    protocol.of_seeds(tested),
+    "Pair by pair, both left out (95 % intervals over patients):",
     table(protocol.pair_rows(tested)),
     "After deliveries, both left out:",
     table([protocol.after(row) for row in tested["deliveries"]]),
@@ -156,6 +156,7 @@ def card(made: dict, tested: dict) -> str:
     " training in turn; a verdict that JPEG would turn round is `uncertain`,"
     " and so is what is unlike the reals it knows. Pictures under"
     f" {forensic.crops.SIDE} px a side get none.",
+    coverage(made["config"], tested),
     "The method changed, both left out:",
     table(protocol.method_rows(tested)),
     "## Where this comes from",
@@ -163,6 +164,21 @@ def card(made: dict, tested: dict) -> str:
   ]
   return (
     "# The detector that comes with jaxfake\n\n" + "\n\n".join(parts) + "\n"
+  )
+
+
+def coverage(config: dict, tested: dict) -> str:
+  """What thresholds promise, and what is left of it abroad."""
+  row = next(x for x in tested["summary"] if x["condition"] == protocol.UNSEEN)
+  return (
+    "Thresholds are quantiles: at most"
+    f" {config['reals_called_fake']:.0%} of a hospital's reals are to be called"
+    f" `fake`, and at most {config['fakes_called_real']:.0%} of a kind of fake"
+    " `real`. That would hold for a new source that is one more draw of the"
+    " same kind as those left out. No new hospital or generator is: where both"
+    " were"
+    f" unseen, {row['reals_called_fake']:.1%} and"
+    f" {row['fakes_called_real']:.1%} were, on average over pairs."
   )
 
 
