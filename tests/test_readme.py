@@ -16,11 +16,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 # A page may use what the pages before it made.
 TOPICS = ("train", "classify", "study", "many_sources", "detect", "data")
 TOPICS += ("sweep", "clusters", "results", "performance", "architecture")
-ORDER = ["README.md", *(f"docs/{x}.md" for x in TOPICS)]
-# It shows parts that are found by their modules' names, which contracts.py says
-# how to write.
-if (ROOT / "jaxfake/contracts.py").exists():
-  ORDER.append("CONTRIBUTING.md")
+ORDER = "README.md", *(f"docs/{x}.md" for x in TOPICS), "CONTRIBUTING.md"
 TEXTS = {name: (ROOT / name).read_text() for name in ORDER}
 README = TEXTS["README.md"]
 
@@ -69,7 +65,7 @@ GIVEN = [
 MODULES = dict(
   re.findall(
     r"^```python\n# (my_lab/\w+\.py)\n(.*?)^```$",
-    TEXTS.get("CONTRIBUTING.md", ""),
+    TEXTS["CONTRIBUTING.md"],
     re.M | re.S,
   )
 )
