@@ -29,5 +29,6 @@ def get_config(arg=""):
   )
   c.data = of("forensic").data
   c.fakes = ""  # More for data.dir, of fakes alone: no traces are made of them.
+  c.leave_out = True  # False: no protocol, most of the time it takes.
   c.tensorboard = False
   return c

@@ -339,8 +339,8 @@ def test_what_was_interrupted_is_kept_and_gone_on_with(
   flags = [f"--{x}={path}" for x, path in outs.items()]
   score = detector.score
 
-  def interrupted(*args):
-    for i, row in enumerate(score(*args)):
+  def interrupted(*args, **options):
+    for i, row in enumerate(score(*args, **options)):
       if i == 35:
         raise KeyboardInterrupt
       yield row
@@ -417,8 +417,8 @@ import signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # Ignored by nohup.
 from jaxfake import detect
 from jaxfake.classifiers import detector
-def slowly(*args, score=detector.score):
-  for row in score(*args):
+def slowly(*args, score=detector.score, **options):
+  for row in score(*args, **options):
     yield row
     time.sleep(0.2)
 detector.score = slowly

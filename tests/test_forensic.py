@@ -3,6 +3,7 @@ of two drawn hospitals and one drawn generator to verdicts."""
 
 import json
 import pathlib
+import re
 
 import numpy as np
 from PIL import Image
@@ -375,15 +376,21 @@ def test_the_detector_that_comes_with_the_program(folder, tmp_path, capsys):
   size = sum(p.stat().st_size for p in detector.SHIPPED.iterdir())
   assert size <= 4 << 20
   told = json.loads((detector.SHIPPED / "result.json").read_text())
-  licences = {x for row in told["learnt_from"] for x in row["licences"]}
-  assert licences and all(x.startswith(("CC BY ", "MIT")) for x in licences)
+  licences = {
+    x
+    for row in told["learnt_from"]
+    for x in row["licences"]
+    if row["source"] != "dcgan_128"  # Our own generator's.
+  }
+  assert licences
+  assert all(re.match(r"(CC BY|MIT)( |$)", x) for x in licences), licences
   out = tmp_path / "rows.csv"
   assert detect.main([str(folder / "fake"), "--csv", str(out)]) == 0
   rows = workdir.read_csv(out)
   assert len(rows) == 60 and all(row["verdict"] for row in rows)
   assert "comes with the program" in capsys.readouterr().out
   assert detect.main(["--card"]) == 0
-  assert "Where it fails" in capsys.readouterr().out
+  assert "What it learnt from" in capsys.readouterr().out
 
 
 def test_the_readme_says_what_the_shipped_detector_reached():
@@ -394,5 +401,4 @@ def test_the_readme_says_what_the_shipped_detector_reached():
   readme = pathlib.Path(__file__).parent.parent / "README.md"
   assert ship.headline(told) in readme.read_text()
   card = (detector.SHIPPED / detector.CARD).read_text()
-  for row in told["summary"]:
-    assert f"{row['auc']:.3f}" in card
+  assert ship.never_seen(told) in card

@@ -58,7 +58,10 @@ def run(config, path: pathlib.Path, train) -> int:
   check(config)
   places = [str(path / "traces"), config.data.dir, config.fakes]
   runs = {"traces": traces.run, "protocol": protocol.run}
-  for name, c in configs(config).items():
+  wanted = configs(config)
+  if not config.leave_out:
+    del wanted["protocol"]
+  for name, c in wanted.items():
     if name != "traces":
       c.data.dir = ",".join(place for place in places if place)
     progress.say(f"{name}:")
@@ -68,7 +71,7 @@ def run(config, path: pathlib.Path, train) -> int:
       runs[name](c, path / name, train)
     elif code := train(c, path / name):
       return code
-  ship(path)
+  ship(path, config.leave_out)
   return 0
 
 
@@ -85,7 +88,7 @@ def finished(config, path: pathlib.Path) -> bool:
   return True
 
 
-def ship(path: pathlib.Path) -> None:
+def ship(path: pathlib.Path, with_protocol: bool) -> None:
   """Writes shipped/ from the finished runs."""
   out = path / "shipped"
   out.mkdir(exist_ok=True)
@@ -97,41 +100,34 @@ def ship(path: pathlib.Path) -> None:
     )
   shutil.copyfile(model, out / forensic.MODEL)
   made = workdir.read_json(path / "detector" / "result.json")
-  tested = workdir.read_json(path / "protocol" / "result.json")
+  tested = None
+  if with_protocol:
+    tested = workdir.read_json(path / "protocol" / "result.json")
   config = {k: v for k, v in made["config"].items() if k != "data"}
   kept = {
     k: made[k] for k in ("calibration", "learnt_from", "by_source", "auc")
   }
-  kept |= {k: tested[k] for k in ("summary", "deliveries")}
+  if tested:
+    kept |= {k: tested[k] for k in ("summary", "deliveries")}
   workdir.write_json(out / "result.json", {"config": config} | kept)
   (out / detector.CARD).write_text(card(made, tested))
   progress.say(f"for jaxfake/shipped: {out}")
 
 
-def card(made: dict, tested: dict) -> str:
-  """The model card, of both results."""
+def card(made: dict, tested: dict | None) -> str:
+  """The model card, of the detector's result and the protocol's, if there."""
   learnt = {row["source"] for row in made["learnt_from"]}
-  never = [x for x in made["by_source"] if x["source"] not in learnt]
   calibration = made["calibration"]
+  config = made["config"]
   parts = [
     "Written by `python -m jaxfake.main --config configs/ship.py` from its"
     " results; no figure is typed.",
     "## What it is for",
     INTENDED,
-    "## How it does on generators and hospitals that it never saw",
-    "Every hospital, every generator, and every pair was left out of training"
-    " and of settling thresholds. Means over pairs of a source of fakes and one"
-    " of reals; what is called neither is `uncertain`.",
-    table(protocol.gist(tested)),
-    protocol.of_seeds(tested),
-    "Pair by pair, both left out (95 % intervals over patients):",
-    table(protocol.pair_rows(tested)),
-    "After deliveries, both left out:",
-    table([protocol.after(row) for row in tested["deliveries"]]),
-    "## Where it fails",
-    *failures(tested),
+    *(left_out(tested) if tested else []),
     "## These very weights on whole sources that they did not learn from",
-    table(called(never)) if never else "There was no such source.",
+    never_seen(made) or "There was no such source.",
+    *aucs(made, learnt),
     "On test patients of sources that they learnt from:",
     table(called([x for x in made["by_source"] if x["source"] in learnt])),
     "## What it learnt from",
@@ -152,38 +148,65 @@ def card(made: dict, tested: dict) -> str:
     "Spectra of 32 px blocks at the picture's own resolution, a closed-form"
     " discriminant and the distance to reals. `fake` from evidence"
     f" {calibration['fake_at_least']:.3g}, `real` up to"
-    f" {calibration['real_at_most']:.3g}, both settled on sources left out of"
-    " training in turn; a verdict that JPEG would turn round is `uncertain`,"
-    " and so is what is unlike the reals it knows. Pictures under"
+    f" {calibration['real_at_most']:.3g}: at most"
+    f" {config['reals_called_fake']:.0%} of any hospital's reals, left out of"
+    " training in turn, were to be called `fake`, and at most"
+    f" {config['fakes_called_real']:.0%} of any kind of fake `real`. That would"
+    " hold for one more draw of the same kind; no new hospital or generator is."
+    " A verdict that JPEG would turn round is `uncertain`, and so is what is"
+    " unlike the reals it knows. Pictures under"
     f" {forensic.crops.SIDE} px a side get none.",
-    coverage(made["config"], tested),
-    "The method changed, both left out:",
-    table(protocol.method_rows(tested)),
     "## Where this comes from",
-    report.origin([made, tested]) + ".",
+    report.origin([made, tested] if tested else [made]) + ".",
   ]
   return (
     "# The detector that comes with jaxfake\n\n" + "\n\n".join(parts) + "\n"
   )
 
 
-def coverage(config: dict, tested: dict) -> str:
-  """What thresholds promise, and what is left of it abroad."""
-  row = next(x for x in tested["summary"] if x["condition"] == protocol.UNSEEN)
-  return (
-    "Thresholds are quantiles: at most"
-    f" {config['reals_called_fake']:.0%} of a hospital's reals are to be called"
-    f" `fake`, and at most {config['fakes_called_real']:.0%} of a kind of fake"
-    " `real`. That would hold for a new source that is one more draw of the"
-    " same kind as those left out. No new hospital or generator is: where both"
-    " were"
-    f" unseen, {row['reals_called_fake']:.1%} and"
-    f" {row['fakes_called_real']:.1%} were, on average over pairs."
-  )
+def left_out(tested: dict) -> list[str]:
+  """What the protocol found."""
+  return [
+    "## How it does on generators and hospitals that it never saw",
+    "Every hospital, every generator, and every pair was left out of training"
+    " and of settling thresholds. Means over pairs of a source of fakes and one"
+    " of reals; what is called neither is `uncertain`.",
+    table(protocol.gist(tested)),
+    protocol.of_seeds(tested),
+    "Pair by pair, both left out (95 % intervals over patients):",
+    table(protocol.pair_rows(tested)),
+    "After deliveries, both left out:",
+    table([protocol.after(row) for row in tested["deliveries"]]),
+    "The method changed, both left out:",
+    table(protocol.method_rows(tested)),
+    "Where it fails:",
+    *failures(tested),
+  ]
+
+
+def aucs(made: dict, learnt: set[str]) -> list[str]:
+  """AUC of fakes that were not learnt from against each source of reals."""
+  rows = {}
+  for cell in made["auc"]:
+    if cell["fakes"] not in learnt:
+      row = rows.setdefault(
+        cell["fakes"], {"fakes, AUC against": cell["fakes"]}
+      )
+      row[cell["reals"]] = f"{cell['auc']:.3f}"
+  return [table(list(rows.values()))] if rows else []
+
+
+def never_seen(result: dict) -> str:
+  """What sources that nothing was learnt from are called; "" of none."""
+  learnt = {row["source"] for row in result["learnt_from"]}
+  rows = [x for x in result["by_source"] if x["source"] not in learnt]
+  return table(called(rows)) if rows else ""
 
 
 def headline(result: dict) -> str:
-  """The README's table, of a protocol's result or what is kept of it."""
+  """The README's table, of what is shipped."""
+  if "summary" not in result:
+    return never_seen(result)
   return table(
     [
       {
