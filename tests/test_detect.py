@@ -224,9 +224,11 @@ def test_a_classifier_of_findings_is_refused(tmp_path, capsys):
   assert "tells NORMAL from PNEUMONIA: expected a detector" in said
 
 
-def test_usage_is_exit_code_2():
+def test_usage_is_exit_code_2(capsys):
+  assert detect.main([]) == 2
+  assert "FILE_OR_FOLDER" in capsys.readouterr().err
   with pytest.raises(SystemExit) as ended:
-    detect.main(["a.png"])
+    detect.main(["a.png", "--mapps", "x"])
   assert ended.value.code == 2
 
 

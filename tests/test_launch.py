@@ -268,7 +268,10 @@ def test_kubernetes_takes_its_objects():
 KUBECTL = """\
 for argument; do
   case $argument in
-    --from-file=source=*) cat "${argument#*source=}" > "$PLACE/source" ;;
+    --from-file=*)
+      argument=${argument#*=}
+      cat "${argument#*=}" > "$PLACE/${argument%%=*}"
+      ;;
     --from-literal=*) echo "${argument#*arguments=}" > "$PLACE/arguments" ;;
   esac
 done
@@ -286,14 +289,16 @@ def test_a_pod_runs_what_the_page_says(tmp_path):
   page = "\n".join(lines).replace("/tmp", str(tmp_path))
   done = run("bash", "-euc", f"cd {ROOT}\n{page}", **env)
   assert done.returncode == 0, done.stderr
-  assert 0 < (tmp_path / "source").stat().st_size < 2**20 * 3 / 4  # In base64.
+  parts = [tmp_path / f"source.{i}" for i in range(2)]
+  assert all(0 < x.stat().st_size < 2**20 * 3 / 4 for x in parts)  # In base64.
 
   script = re.sub(
     "(?<![.a-z])/(tmp|source|jaxfake)", rf"{tmp_path}/pod/\1", pod()
   )
   for folder in ("tmp", "source", "jaxfake/runs"):
     (tmp_path / "pod" / folder).mkdir(parents=True)
-  shutil.copy(tmp_path / "source", tmp_path / "pod/source/source")
+  for part in parts:
+    shutil.copy(part, tmp_path / "pod/source")
   arguments = (tmp_path / "arguments").read_text().strip()
   done = run("bash", "-euc", script, ARGUMENTS=arguments, **env)
   assert done.returncode == 0, done.stderr

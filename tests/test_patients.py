@@ -15,7 +15,6 @@ from test_datasets import config, kaggle, prepared
 from jaxfake import data, errors
 from jaxfake.data import __main__ as command
 from jaxfake.data import (
-  builders,
   describe,
   dicom_patient,
   duplicates,
@@ -23,6 +22,7 @@ from jaxfake.data import (
   grouping,
   image_file,
   patients,
+  reading,
 )
 
 __all__ = ["prepared"]  # The fixture that keeps prepared data out of home.
@@ -670,7 +670,7 @@ def test_unreadable_files_are_known_before_anything_is_written(
   pathlib.Path(root / "A/bad.png").write_bytes(b"")
   c = config(dir=root, split="patient")
   with monkeypatch.context() as patch:
-    patch.setattr(builders, "png", None)
+    patch.setattr(reading, "png", None)
     with pytest.raises(errors.DataError, match="1 of 21 images cannot be read"):
       data.prepare(c)
   c.unreadable = "skip"

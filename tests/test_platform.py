@@ -2,6 +2,7 @@
 kept."""
 
 import functools
+import json
 import os
 import pathlib
 import platform as stdlib_platform
@@ -97,7 +98,8 @@ def test_a_program_starts_again_with_its_allocator_set():
 )
 def test_a_device_that_is_not_there_is_a_line(platforms, command, tmp_path):
   (tmp_path / "x.png").write_bytes(b"")
-  (tmp_path / "result.json").write_text("{}")
+  told = {"config": {"task": "classifier"}}
+  (tmp_path / "result.json").write_text(json.dumps(told))
   words = f"jaxfake.{command}".replace("FOLDER", str(tmp_path)).split()
   done = subprocess.run(
     [sys.executable, "-m", *words],

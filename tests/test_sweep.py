@@ -109,7 +109,7 @@ def test_a_mistake_is_one_line(text, flags, named, tmp_path):
 
 @pytest.mark.parametrize("name", ["dcgan", "classifier", "detector"])
 def test_every_ablation_that_ships_passes_its_checks(name):
-  from jaxfake.classifiers import programs
+  from jaxfake.classifiers import classifier
   from jaxfake.generators import gan
 
   for variant in ("", ":tiny"):
@@ -117,7 +117,7 @@ def test_every_ablation_that_ships_passes_its_checks(name):
     settings = sweep.plan(main.parse, flags, pathlib.Path("w"), "", 1)
     for run in sweep.unique(settings):
       config = main.parse(["", *run.arguments])[0]
-      {"gan": gan, "classifier": programs}[config.task].check(config)
+      {"gan": gan, "classifier": classifier}[config.task].check(config)
 
 
 class Script(sweep.Run):
