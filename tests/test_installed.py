@@ -16,6 +16,8 @@ import zipfile
 
 import pytest
 
+from jaxfake.classifiers import detector
+
 ROOT = pathlib.Path(__file__).parent.parent
 OFFLINE = ["--no-deps", "--no-index", "--no-build-isolation"]
 # Of a checkout that was not installed, and of pytest's workers.
@@ -78,7 +80,14 @@ def test_the_wheel_has_all_modules_and_nothing_else(wheel):
     names = {x for x in file.namelist() if ".dist-info/" not in x}
   ours = {str(x.relative_to(ROOT)) for x in ROOT.glob("jaxfake/**/*.py")}
   configs = {f"jaxfake/configs/{x.name}" for x in ROOT.glob("configs/*.py")}
-  assert names == ours | configs
+  shipped = {f"jaxfake/shipped/{x.name}" for x in detector.SHIPPED.iterdir()}
+  assert shipped and names == ours | configs | shipped
+
+
+def test_its_detector_comes_with_it(python, tmp_path):
+  done = run(python, "-m", "jaxfake.detect", "--card", cwd=tmp_path)
+  assert done.returncode == 0, done.stderr
+  assert done.stdout == (detector.SHIPPED / detector.CARD).read_text()
 
 
 def test_the_first_command_works_from_an_empty_folder(python, tmp_path):
