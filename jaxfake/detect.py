@@ -147,7 +147,7 @@ def run(args) -> int:
     sinks = [keep(k(out, detector.FIELDS, args.resume)) for k, out in outputs]
     whole = keep(writers.Json(args.json)) if args.json else None
     detector.start()
-    path = pathlib.Path(args.model) if args.model else detector.SHIPPED
+    path = model_path(args)
     program, model = detector.load(path)
     maps = None
     if args.maps:
@@ -180,11 +180,18 @@ def run(args) -> int:
   return 1 if counts["not read"] else 0
 
 
+def model_path(args) -> pathlib.Path:
+  """The folder of what gives the verdicts."""
+  from jaxfake.classifiers import detector
+
+  return pathlib.Path(args.model) if args.model else detector.SHIPPED
+
+
 def show_card(args) -> int:
   """Prints the model card of what would give the verdicts."""
   from jaxfake.classifiers import detector
 
-  path = pathlib.Path(args.model) if args.model else detector.SHIPPED
+  path = model_path(args)
   try:
     print((path / detector.CARD).read_text(), end="")
   except OSError as error:

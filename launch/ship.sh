@@ -5,8 +5,8 @@
 #
 # RADIOGRAPHS is a folder of classes for our own generator to learn from, FOLDERS
 # what data.dir of many sources takes, LICENCES those to learn from. The result
-# is OUT/detector/shipped, to be copied to jaxfake/shipped. About 90 minutes on
-# two cores; the same command goes on where it stopped.
+# is OUT/detector/shipped, to be copied to jaxfake/shipped. Takes hours on two
+# cores; the same command goes on where it stopped.
 set -euo pipefail
 out=$1 radiographs=$2 folders=$3 licences=$4
 shift 4

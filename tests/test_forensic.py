@@ -292,7 +292,7 @@ def test_a_kind_of_fake_left_out_by_sums_is_as_if_it_had_not_been_there(fakes):
   of = forensic.Examples(numbers, labels, sources, origins, np.arange(n) // 2)
   parts = forensic.parts(of)
   without = forensic._fakes_without(parts)
-  for name in fakes:
+  for name in (*fakes, "trace_new", "new"):
     left = forensic.remaining(parts, [name] * (len(fakes) > 1))
     exact = discriminant.mixed(forensic.weighted(left, 1))
     for a, b in zip(

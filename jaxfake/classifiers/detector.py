@@ -16,6 +16,7 @@ import re
 import numpy as np
 
 from jaxfake import errors
+from jaxfake.classifiers import overlay
 from jaxfake.data import decoders, image_file, litter, work
 
 VERDICTS = "real", "uncertain", "fake"
@@ -196,8 +197,6 @@ def _hash(path):
 
 def judged(program, items: list, maps: bool = False) -> Iterator[dict]:
   """The rows of some files with their verdicts."""
-  from jaxfake.classifiers import overlay
-
   said = iter(program.judge([image for _, image in items if image is not None]))
   for row, image in items:
     row = row if image is None else row | next(said)

@@ -420,7 +420,7 @@ def _fakes_without(merged: Parts) -> Callable[[str], discriminant.Weighted]:
     those = kinds.get(kind, {})
     n = len(those) - (name in those)
     if not n and len(kinds) == 1:
-      return [(0.5, pools[kind])]
+      return [(0.5, pool) for pool in pools.values()]
     left = [x for x in kinds if n or x != kind]
     found = [(0.5 / len(left), pools[x]) for x in left]
     if n and name in those:
@@ -444,9 +444,10 @@ def rule(config, measures: np.ndarray, held: Pictures) -> Rule:
   def of_each(label, values, level, method):
     """A quantile of each source of a class."""
     return [
-      np.quantile(values[those], level, method=method)
+      np.quantile(
+        values[(labels == label) & (sources == name)], level, method=method
+      )
       for name in set(sources[labels == label])
-      if (those := (labels == label) & (sources == name)).any()
     ]
 
   worst = lambda values: max(

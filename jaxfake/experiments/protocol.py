@@ -63,7 +63,7 @@ class Tested(NamedTuple):
 def check(config) -> None:
   """Raises ConfigError for values no protocol could use."""
   forensic.check(config)
-  for field, least in (("seeds", 1), ("most", LEAST), ("deliver", 2)):
+  for field, least in (("seeds", 1), ("most", LEAST), ("most_delivered", 2)):
     if config[field] < least:
       raise errors.ConfigError(
         f"{field} is {config[field]}: expected at least {least}"
@@ -300,13 +300,13 @@ def delivered(config, splits, detectors: dict[Fold, forensic.Detector]):
   places = []
   for source in (splits.test, splits.val, splits.train):
     of = source.column("source")
-    chosen = forensic.chosen(source, config.deliver)
+    chosen = forensic.chosen(source, config.most_delivered)
     places.append((source, [i for i in chosen if of[i] in names]))
   found = []
   for name, deliver in deliveries.DELIVERIES.items():
     progress.say(f"delivered: {name}")
     parts = [forensic.pictures(*place, deliver) for place in places]
-    of = capped(forensic.joined(parts), config.deliver)
+    of = capped(forensic.joined(parts), config.most_delivered)
     cells = []
     for fold, detector in unseen.items():
       mine = of[np.isin(of.sources, fold.out)]

@@ -104,9 +104,7 @@ def ship(path: pathlib.Path, with_protocol: bool) -> None:
   if with_protocol:
     tested = workdir.read_json(path / "protocol" / "result.json")
   config = {k: v for k, v in made["config"].items() if k != "data"}
-  kept = {
-    k: made[k] for k in ("calibration", "learnt_from", "by_source", "auc")
-  }
+  kept = {k: made[k] for k in ("calibration", "learnt_from", "by_source")}
   if tested:
     kept |= {k: tested[k] for k in ("summary", "deliveries")}
   workdir.write_json(out / "result.json", {"config": config} | kept)

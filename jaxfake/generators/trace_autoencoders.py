@@ -70,15 +70,13 @@ def train(config, i: int, spec: Spec, pieces: Sequence[trace_pieces.Piece]):
   opts = optax.adam(1e-3, 0.5, 0.9), optax.adam(5e-4, 0.5, 0.9)
   states = tuple(o.init(p) for o, p in zip(opts, params, strict=True))
   step = platform.jit(functools.partial(_step, spec.loss, net, critic, opts))
-  rng = np.random.default_rng((config.seed, i, 1))
-  found, errors = [], []
-  for k in range(1, config.steps + 1):
-    batch = trace_pieces.batch(config, pieces, rng)
-    params, states, error = step(params, states, batch, jax.random.key(k))
-    if k in trace_pieces.stages(config):
-      found.append(jax.tree.map(np.asarray, params[0]))
-      errors.append(float(error) * 127.5)
-  return found, errors
+
+  def advance(state, batch, key):
+    params, states, error = step(*state, batch, key)
+    return (params, states), error
+
+  kept = lambda state: state[0][0]
+  return trace_pieces.learnt(config, i, pieces, advance, (params, states), kept)
 
 
 def _step(loss: str, net, critic, opts, params, states, batch, key):

@@ -82,17 +82,15 @@ def train(config, i: int, spec: Spec, pieces: Sequence[trace_pieces.Piece]):
   init = jax.jit(net.init, compiler_options=platform.run_once_options())
   params = init(jax.random.key(config.seed + i), x, jnp.ones(1))
   opt = optax.adam(2e-3, 0.9, 0.99)
-  state = opt.init(params)
   step = platform.jit(functools.partial(_step, net, opt))
-  rng = np.random.default_rng((config.seed, i, 1))
-  found, errors = [], []
-  for k in range(1, config.steps + 1):
-    batch = trace_pieces.batch(config, pieces, rng)
-    params, state, error = step(params, state, batch, jax.random.key(k))
-    if k in trace_pieces.stages(config):
-      found.append(jax.tree.map(np.asarray, params))
-      errors.append(float(error) * 127.5)
-  return found, errors
+
+  def advance(state, batch, key):
+    params, of_opt, error = step(*state, batch, key)
+    return (params, of_opt), error
+
+  kept = lambda state: state[0]
+  begin = params, opt.init(params)
+  return trace_pieces.learnt(config, i, pieces, advance, begin, kept)
 
 
 def _step(net, opt, params, state, batch, key):

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
 SIDES = 112, 128, 160, 192  # Of pieces: multiples of 2**depth.
@@ -25,6 +26,24 @@ def batch(config, pieces: Sequence[Piece], rng) -> np.ndarray:
     pieces[rng.integers(len(pieces))].image for _ in range(config.batch_size)
   )
   return np.stack([cut(image, config.crop, rng) for image in images])
+
+
+def learnt(config, i: int, pieces, advance: Callable, state, kept: Callable):
+  """What network i is trained to: `kept(state)` after each of two stages, and
+  the mean error there, gray levels.
+
+  `advance(state, batch, key) -> (state, error)` is one step, its error that of
+  images in [-1, 1].
+  """
+  rng = np.random.default_rng((config.seed, i, 1))
+  found, errors = [], []
+  for k in range(1, config.steps + 1):
+    drawn = batch(config, pieces, rng)
+    state, error = advance(state, drawn, jax.random.key(k))
+    if k in stages(config):
+      found.append(jax.tree.map(np.asarray, kept(state)))
+      errors.append(float(error) * 127.5)
+  return found, errors
 
 
 def cut(image: np.ndarray, side: int, rng) -> np.ndarray:
