@@ -69,12 +69,17 @@ def enlarged_again(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _enlarged(small: np.ndarray, rng) -> np.ndarray:
+  """(h, w) to (2 h, 2 w), mirrored beyond its border: between the zeros, what
+  is enlarged could not be."""
+  kernel = _kernel(rng)
+  pad = len(kernel)
+  small = np.pad(small, pad, mode="symmetric")
   wide = np.zeros((2 * small.shape[0], 2 * small.shape[1]))
   wide[::2, ::2] = small
-  kernel = _kernel(rng)
   # An even kernel's middle lies between pixels, as a mean over two does.
   origin = -1 if len(kernel) % 2 == 0 else 0
-  return ndimage.convolve(wide, kernel, mode="reflect", origin=origin)
+  found = ndimage.convolve(wide, kernel, origin=origin)
+  return found[2 * pad : -2 * pad, 2 * pad : -2 * pad]
 
 
 def _kernel(rng) -> np.ndarray:
