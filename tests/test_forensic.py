@@ -10,8 +10,8 @@ from PIL import Image
 import pytest
 from scipy import ndimage
 
-from jaxfake import configuration, errors, main, workdir
-from jaxfake.classifiers import discriminant, forensic
+from jaxfake import configuration, errors, main, metrics, workdir
+from jaxfake.classifiers import discriminant, forensic, peers
 
 HOSPITALS = {"north": 1.0, "south": 0.6}  # Sharpness.
 
@@ -335,6 +335,93 @@ def test_protocol(folder, traces, capsys):
   assert "both unseen" in page and "JPEG 75" in page
   assert (path / "pictures" / "unseen.png").exists()
   assert len((path / "cells.csv").read_text().splitlines()) > len(unseen)
+  names = {row["method"] for row in result["methods"]}
+  for name in ("NPR network", "SRM network", "as it is"):
+    assert name in names
+  assert any("reconstruction error" in name for name in names)
+  assert any("radial spectrum" in name for name in names)
+
+  # After an interruption what is there is not made again, and the rest is.
+  left = sorted(path.glob("*/*.json")) + sorted(path.glob("folds/*/*.json"))
+  again = [left[0], path / "folds" / "painter, north" / "result.json"]
+  before = {p: p.stat().st_mtime_ns for p in left if p not in again}
+  for gone in (*again, path / "result.json"):
+    gone.unlink()
+  assert run("protocol.py:tiny", path, **changes) == 0
+  assert {p: p.stat().st_mtime_ns for p in before} == before
+  repeated = json.loads((path / "result.json").read_text())
+  for key in ("cells", "summary", "seeds", "deliveries", "methods"):
+    assert repeated[key] == result[key]
+
+
+def test_a_linear_map_of_moments_is_that_of_examples():
+  rng = np.random.default_rng(0)
+  x, groups = rng.standard_normal((40, 7)), np.arange(40) // 2
+  which = rng.standard_normal((3, 7))
+  mapped = discriminant.moments(x, groups).of_numbers(which)
+  expected = discriminant.moments(x @ which.T, groups)
+  for a, b in zip(mapped, expected, strict=True):
+    assert np.allclose(a, b, atol=1e-4)
+  some = discriminant.moments(x, groups).of_numbers(np.array([4, 1]))
+  for a, b in zip(
+    some, discriminant.moments(x[:, [4, 1]], groups), strict=True
+  ):
+    assert np.allclose(a, b, atol=1e-5)
+
+
+def test_the_radial_spectrum_is_a_mean_over_frequencies_of_one_length():
+  from jaxfake.classifiers import spectral
+
+  block = np.random.default_rng(0).integers(0, 256, (32, 32), np.uint8)
+  numbers = spectral.of_picture(block)
+  window = np.outer(*2 * (np.hanning(34)[1:-1],))
+  window /= np.sqrt(np.square(window).sum())
+  power = np.abs(np.fft.fft2((block - block.mean()) * window)) ** 2
+  logs = np.log(power + 1)
+  at = np.fft.fftfreq(32, 1 / 32)
+  length = np.hypot(at[:, None], at).round().astype(int)
+  expected = np.array([logs[length == r].mean() for r in range(24)])
+  found = spectral.radial() @ numbers
+  difference = found - expected  # The mean over half of them is taken off.
+  assert np.allclose(difference, difference.mean(), atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["npr", "srm"])
+def test_residuals_are_as_their_papers_have_them(kind):
+  from scipy import signal
+
+  from jaxfake.models import residual
+
+  x = np.random.default_rng(0).integers(0, 256, (8, 8)).astype(np.float32)
+  found = np.asarray(residual.RESIDUALS[kind](x[None, ..., None]))[0]
+  if kind == "npr":
+    for top in range(0, 8, 2):
+      for left in range(0, 8, 2):
+        square = x[top : top + 2, left : left + 2]
+        expected = (square - square[0, 0]) / 32
+        assert np.allclose(found[top : top + 2, left : left + 2, 0], expected)
+    return
+  for k, (kernel, divisor) in enumerate(residual.FILTERS):
+    assert kernel.shape == (5, 5) and kernel.sum() == 0
+    expected = signal.correlate(x, kernel / divisor, "same").clip(-2, 2)
+    assert np.allclose(found[..., k], expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", list(peers.PEERS))
+def test_peers_learn_what_is_easy(name):
+  """Smooth reals and noisy fakes; no fake where only reals are looked at."""
+  rng = np.random.default_rng(0)
+  noise = rng.standard_normal((80, 96, 96))
+  smooth = ndimage.gaussian_filter(noise, (0, 8, 8))
+  images = 128 + 40 * smooth / smooth.std()
+  labels = np.arange(80) % 2
+  images += 25 * noise * labels[:, None, None]
+  images = images.clip(0, 255).astype(np.uint8)
+  names = np.full(80, "a")
+  of = peers.Crops(images, labels, names, names)
+  score = peers.fitted(name, of[:60], 30, seed=0)
+  found = score(images[60:])
+  assert metrics.auc(labels[60:], found) > 0.95
 
 
 def test_ship(folder, prepared, tmp_path, capsys):

@@ -67,14 +67,23 @@ class Moments(NamedTuple):
   group_covariance: np.ndarray  # (d, d), float32.
 
   def of_numbers(self, which: np.ndarray) -> "Moments":
-    """Of some of the d numbers only, by their indices."""
-    square = np.ix_(which, which)
+    """Of some of the d numbers only, by their indices (k,), or of k sums of
+    them, by their weights (k, d)."""
+    if which.ndim == 1:
+      square = lambda x: x[np.ix_(which, which)]
+    else:
+      square = lambda x: (which @ x @ which.T).astype(np.float32)
     return self._replace(
-      mean=self.mean[which],
-      covariance=self.covariance[square],
-      group_mean=self.group_mean[which],
-      group_covariance=self.group_covariance[square],
+      mean=of_numbers(self.mean, which),
+      covariance=square(self.covariance),
+      group_mean=of_numbers(self.group_mean, which),
+      group_covariance=square(self.group_covariance),
     )
+
+
+def of_numbers(x: np.ndarray, which: np.ndarray) -> np.ndarray:
+  """The same of (..., d)."""
+  return x[..., which] if which.ndim == 1 else x @ which.T
 
 
 def moments(x: np.ndarray, groups: np.ndarray) -> Moments:

@@ -17,7 +17,7 @@ other, and that compressing the picture does not turn one into the other. All
 else is uncertain.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 import dataclasses
 import pathlib
 import time
@@ -185,12 +185,23 @@ def chosen(source: Sequence, most: int) -> list[int]:
   return sorted(found)
 
 
+def drawn(config, source: Sequence) -> Iterator[tuple[int, int, np.ndarray]]:
+  """The crops uint8 (s, s) that `config` draws from train images: index of the
+  picture, group, crop."""
+  indices = chosen(source, config.pictures)
+  total = len(indices) * config.each
+  with work.processes() as pool, work.shown("crops", total) as advance:
+    wanted = crops.jobs(
+      source, indices, config.each, config.seed, config.delivered
+    )
+    for job, found in work.in_order(pool, crops.delivered, wanted):
+      advance()
+      for row, crop in zip(job.rows, found, strict=True):
+        yield row, job.group, crop
+
+
 def examples(config, source: Sequence) -> Examples:
   """Of the crops that `config` draws from train images."""
-  indices = chosen(source, config.pictures)
-  labels, sources = source.column("label"), source.column("source")
-  of = origins(source)
-  total = len(indices) * config.each
   rows, groups, waiting, numbers = [], [], [], []
 
   def flush():
@@ -200,25 +211,18 @@ def examples(config, source: Sequence) -> Examples:
     numbers.append(spectral.of_crops(padded)[: len(batch)])
     waiting.clear()
 
-  with work.processes() as pool, work.shown("crops", total) as advance:
-    wanted = crops.jobs(
-      source, indices, config.each, config.seed, config.delivered
-    )
-    for job, found in work.in_order(pool, crops.delivered, wanted):
-      advance()
-      for row, crop in zip(job.rows, found, strict=True):
-        rows.append(row)
-        groups.append(job.group)
-        waiting.append(crop)
-        if len(waiting) == BATCH:
-          flush()
-    if waiting:
+  for row, group, crop in drawn(config, source):
+    rows.append(row)
+    groups.append(group)
+    waiting.append(crop)
+    if len(waiting) == BATCH:
       flush()
+  if waiting:
+    flush()
+  columns = source.column("label"), source.column("source"), origins(source)
   return Examples(
     np.concatenate(numbers),
-    np.array([labels[i] for i in rows]),
-    np.array([sources[i] for i in rows]),
-    np.array([of[i] for i in rows]),
+    *(np.array([x[i] for i in rows]) for x in columns),
     np.array(groups),
   )
 

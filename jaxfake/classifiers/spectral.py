@@ -120,6 +120,21 @@ def numbers(total: Sums) -> jax.Array:
   return jnp.concatenate(parts, -1) * (total.count > 0)[..., None]
 
 
+def radial() -> np.ndarray:
+  """Weights (r, NUMBERS) of the sums that are a radial spectrum: means of the
+  log spectra over all frequencies of one length (after Durall et al., 2020,
+  arXiv:2003.01826)."""
+  rows = np.fft.fftfreq(BLOCK, 1 / BLOCK)[:, None]
+  columns = np.arange(BLOCK // 2 + 1)
+  length = np.hypot(rows, columns).round().astype(int)
+  # Of rfft2 the middle columns stand for two frequencies each.
+  twice = np.where((columns > 0) & (columns < BLOCK // 2), 2.0, 1.0)
+  found = np.zeros((length.max() + 1, NUMBERS))
+  of_each = np.broadcast_to(twice, length.shape).ravel()
+  np.add.at(found, (length.ravel(), np.arange(FREQUENCIES)), of_each)
+  return found / found.sum(1, keepdims=True)
+
+
 def places(side: int) -> np.ndarray:
   """Where blocks begin along a side of at least BLOCK pixels."""
   return np.arange(0, side - BLOCK + 1, STRIDE)

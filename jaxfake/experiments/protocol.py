@@ -9,15 +9,19 @@ measure does alone, and what happens when parts of the method are taken away.
 cells.csv       every pair of sources, by what was left out
 report.html, report.md, pictures/   to read
 result.json     all figures
+folds/, deliveries/, methods/   what is done so far: not done again by the same
+                command after an interruption
 
 Traces (generators/traces) are to learn from: they are never left-out sources,
 but those made of a left-out hospital's pictures are left out with it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import dataclasses
+import functools
 import itertools
 import pathlib
+import re
 from typing import NamedTuple
 
 import numpy as np
@@ -33,7 +37,7 @@ from jaxfake import (
   report,
   workdir,
 )
-from jaxfake.classifiers import forensic
+from jaxfake.classifiers import discriminant, forensic, peers
 from jaxfake.data import deliveries, pipeline, work
 
 CONFIG = "protocol.py"
@@ -41,6 +45,7 @@ UNSEEN = "both unseen"
 CONDITIONS = "generator unseen", "hospital unseen", UNSEEN
 LEAST = 10  # Pictures of a source that is left out.
 ALONE = {"score alone": 0, "distance alone": 1}
+EVERY = np.arange(forensic.spectral.NUMBERS)
 
 
 class Fold(NamedTuple):
@@ -48,6 +53,16 @@ class Fold(NamedTuple):
 
   condition: str
   out: tuple[str, ...]
+
+
+class Method(NamedTuple):
+  """The detector, changed: what it is fitted by and to, which of its numbers it
+  has (see discriminant.of_numbers), and which of `ALONE` it is, if any."""
+
+  config: object
+  found: forensic.Parts
+  which: np.ndarray
+  alone: int | None = None
 
 
 class Tested(NamedTuple):
@@ -63,7 +78,12 @@ class Tested(NamedTuple):
 def check(config) -> None:
   """Raises ConfigError for values no protocol could use."""
   forensic.check(config)
-  for field, least in (("seeds", 1), ("most", LEAST), ("most_delivered", 2)):
+  for field, least in (
+    ("seeds", 1),
+    ("most", LEAST),
+    ("most_delivered", 2),
+    ("peer_steps", 1),
+  ):
     if config[field] < least:
       raise errors.ConfigError(
         f"{field} is {config[field]}: expected at least {least}"
@@ -84,7 +104,7 @@ def run(config, path: pathlib.Path, train) -> int:
     folder.open(config.to_dict(), dataset.facts)
     folder.begin(0)
     splits = pipeline.splits(dataset, config.data)
-    found = figures(config, splits)
+    found = figures(config, splits, path)
     cells = found["cells"]
     workdir.write_csv(path / "cells.csv", [flat(cell) for cell in cells])
     folder.finish(0, found, {})
@@ -102,30 +122,54 @@ def flat(cell: dict) -> dict:
   return rest | {"auc": auc["value"], "low": auc["low"], "high": auc["high"]}
 
 
-def figures(config, splits) -> dict:
-  """All figures, JSON-able."""
+def figures(config, splits, path: pathlib.Path) -> dict:
+  """All figures, JSON-able; `path` is the run's folder."""
   found = [
     forensic.parts(forensic.examples(seeded(config, seed), splits.train))
     for seed in range(config.seeds)
   ]
   held, test = whole(config, splits)
   folds = plan(test)
-  cells, tested = [], {}
+  done = [path / "folds" / ", ".join(fold.out) for fold in folds]
   with work.shown("folds", len(folds)) as advance:
-    for fold in folds:
-      tested[fold] = fitted(config, found[0], held, fold.out)
-      said = tested_by(tested[fold], of_fold(test, held, fold))
-      cells += [
-        {"condition": fold.condition} | cell for cell in pairs(fold, said)
-      ]
+    for fold, place in zip(folds, done, strict=True):
+      of_one = functools.partial(one, config, found[0], held, test, fold, place)
+      once(place / "result.json", of_one)
       advance()
+  detectors = dict(zip(folds, map(forensic.load, done), strict=True))
+  cells = [
+    {"condition": fold.condition} | cell
+    for fold, place in zip(folds, done, strict=True)
+    for cell in workdir.read_json(place / "result.json")["cells"]
+  ]
   return {
     "cells": cells,
     "summary": summary(cells),
     "seeds": seeds(config, found, held, test, folds),
-    "deliveries": delivered(config, splits, tested),
-    "methods": ablations(config, splits, found[0], held, test, folds),
+    "deliveries": delivered(config, splits, detectors, path / "deliveries"),
+    "methods": [
+      *ablations(config, splits, found[0], held, test, folds, path / "methods"),
+      *peer_rows(config, splits, held, test, folds, path / "methods"),
+    ],
   }
+
+
+def once(path: pathlib.Path, make: Callable[[], object]):
+  """What a JSON file holds; where there is none, what `make` gives, kept
+  there."""
+  if not path.exists():
+    path.parent.mkdir(parents=True, exist_ok=True)
+    workdir.write_json(path, make())
+  return workdir.read_json(path)
+
+
+def one(config, found, held, test, fold: Fold, place: pathlib.Path) -> dict:
+  """What `place`/result.json says of a fold; the model goes beside it."""
+  detector = fitted(config, found, held, fold.out)
+  forensic.save(detector.model, place / forensic.MODEL)
+  said = tested_by(detector, of_fold(test, held, fold))
+  calibration = dataclasses.asdict(detector.rule)
+  return {"calibration": calibration, "cells": pairs(fold, said)}
 
 
 def seeds(config, found, held, test, folds) -> dict:
@@ -135,7 +179,7 @@ def seeds(config, found, held, test, folds) -> dict:
     float(
       np.mean(
         [
-          auc(config, parts, held, of_fold(test, held, fold), fold)
+          auc(Method(config, parts, EVERY), held, test, fold)
           for fold in folds
           if fold.condition == UNSEEN
         ]
@@ -291,7 +335,12 @@ def summary(cells: list[dict]) -> list[dict]:
   return found
 
 
-def delivered(config, splits, detectors: dict[Fold, forensic.Detector]):
+def delivered(
+  config,
+  splits,
+  detectors: dict[Fold, forensic.Detector],
+  path: pathlib.Path,
+) -> list[dict]:
   """What is left where both are unseen, after each delivery."""
   unseen = {
     fold: d for fold, d in detectors.items() if fold.condition == UNSEEN
@@ -302,8 +351,8 @@ def delivered(config, splits, detectors: dict[Fold, forensic.Detector]):
     of = source.column("source")
     chosen = forensic.chosen(source, config.most_delivered)
     places.append((source, [i for i in chosen if of[i] in names]))
-  found = []
-  for name, deliver in deliveries.DELIVERIES.items():
+
+  def after_one(name, deliver) -> dict:
     progress.say(f"delivered: {name}")
     parts = [forensic.pictures(*place, deliver) for place in places]
     of = capped(forensic.joined(parts), config.most_delivered)
@@ -312,20 +361,23 @@ def delivered(config, splits, detectors: dict[Fold, forensic.Detector]):
       mine = of[np.isin(of.sources, fold.out)]
       if len(set(mine.labels)) == 2:
         cells.append(cell(tested_by(detector, mine), *fold.out))
+    told = {"delivery": name, "pictures": len(of.labels)}
     if not cells:  # All were too small then.
-      found.append({"delivery": name, "pictures": len(of.labels), "auc": None})
-      continue
+      return told | {"auc": None}
     aucs = [c["auc"]["value"] for c in cells]
-    found.append(
-      {
-        "delivery": name,
-        "pictures": len(of.labels),
-        "auc": float(np.mean(aucs)),
-        "worst": min(aucs),
-      }
-      | rates(cells)
+    return (
+      told | {"auc": float(np.mean(aucs)), "worst": min(aucs)} | rates(cells)
     )
-  return found
+
+  return [
+    once(file_of(path, name), functools.partial(after_one, name, deliver))
+    for name, deliver in deliveries.DELIVERIES.items()
+  ]
+
+
+def file_of(path: pathlib.Path, name: str) -> pathlib.Path:
+  """A JSON file's path in a folder, by the name of what it tells of."""
+  return path / (re.sub(r"[^\w.]+", "_", name) + ".json")
 
 
 def capped(of: forensic.Pictures, most: int) -> forensic.Pictures:
@@ -338,9 +390,32 @@ def capped(of: forensic.Pictures, most: int) -> forensic.Pictures:
   return of[np.array(kept, int)]
 
 
-def ablations(config, splits, found, held, test, folds) -> list[dict]:
+def ablations(
+  config, splits, found, held, test, folds, path: pathlib.Path
+) -> list[dict]:
   """AUC where both are unseen, with parts of the method taken away or added."""
   unseen = [fold for fold in folds if fold.condition == UNSEEN]
+  generators = len(sources(test)[1])
+
+  def row(name, method: Method) -> dict:
+    aucs = [auc(method, held, test, fold) for fold in unseen]
+    return method_row(name, aucs)
+
+  return [
+    once(file_of(path, name), functools.partial(row, name, method))
+    for name, method in methods(config, splits, found, generators).items()
+  ]
+
+
+def method_row(name: str, aucs: Sequence[float]) -> dict:
+  row = {"method": name, "auc": float(np.mean(aucs)), "worst": min(aucs)}
+  progress.say(f"{name}: mean AUC {row['auc']:.3f}, worst {row['worst']:.3f}")
+  return row
+
+
+def methods(config, splits, found, generators: int) -> dict[str, Method]:
+  """By name: the method as it is, and changed."""
+  as_it_is = Method(config, found, EVERY)
   flat = config.copy_and_resolve_references()
   flat.picture_scatter = 1e-9
   behind = config.copy_and_resolve_references()
@@ -348,56 +423,119 @@ def ablations(config, splits, found, held, test, folds) -> list[dict]:
   word = "without" if config.delivered else "with"
   delivered = forensic.parts(forensic.examples(behind, splits.train))
   n = forensic.spectral.FREQUENCIES
-  every = np.arange(forensic.spectral.NUMBERS)
   numbers = {
-    "the spectra's means": every[n:],
-    "the spectra's deviations": np.r_[every[:n], every[2 * n :]],
-    "the grid": every[: 2 * n],
+    "the spectra's means": EVERY[n:],
+    "the spectra's deviations": np.r_[EVERY[:n], EVERY[2 * n :]],
+    "the grid": EVERY[: 2 * n],
   }
-  cases = {
-    "as it is": (config, found, every),
-    "without the scatter of pictures": (flat, found, every),
-    f"{word} deliveries in training": (config, delivered, every),
+  radial = forensic.spectral.radial()
+  of = {
+    "as it is": as_it_is,
+    "without the scatter of pictures": as_it_is._replace(config=flat),
+    f"{word} deliveries in training": Method(behind, delivered, EVERY),
   } | {
-    f"without {name}": (config, found, which) for name, which in numbers.items()
+    f"without {name}": as_it_is._replace(which=which)
+    for name, which in numbers.items()
   }
-  traces = {key.source for key in found if forensic.is_trace(key.source)}
-  if len(sources(test)[1]) > 1:  # Else no fakes would be left.
-    plain = {k: x for k, x in found.items() if k.source not in traces}
-    cases["without aligned fakes"] = config, plain, every
-  rows = []
-  for name, (c, parts, which) in cases.items():
-    of_numbers = {key: x.of_numbers(which) for key, x in parts.items()}
-    of_held, of_test = (only(x, which) for x in (held, test))
-    aucs = [
-      auc(c, of_numbers, of_held, of_fold(of_test, of_held, fold), fold)
-      for fold in unseen
-    ]
-    rows.append(
-      {"method": name, "auc": float(np.mean(aucs)), "worst": min(aucs)}
-    )
-    progress.say(
-      f"{name}: mean AUC {rows[-1]['auc']:.3f}, worst {rows[-1]['worst']:.3f}"
-    )
-  return rows
+  aligned = {k: x for k, x in found.items() if not k.label or is_trace(k)}
+  others = {k: x for k, x in found.items() if not k.label or not is_trace(k)}
+  if generators > 1 and len(aligned) > len(reals_of(found)):
+    of["without aligned fakes"] = as_it_is._replace(found=others)
+  if len(aligned) > len(reals_of(found)):
+    alone = as_it_is._replace(found=aligned)
+    of["of aligned fakes alone"] = alone
+    of["radial spectrum, of aligned fakes alone"] = alone._replace(which=radial)
+  distance = ALONE["distance alone"]
+  of["distance, of reals alone"] = as_it_is._replace(alone=distance)
+  of["radial spectrum's distance, of reals alone"] = as_it_is._replace(
+    alone=distance, which=radial
+  )
+  return of
 
 
-def auc(config, found, held, of: forensic.Pictures, fold: Fold) -> float:
+def reals_of(found: forensic.Parts) -> list[forensic.Part]:
+  return [key for key in found if not key.label]
+
+
+def is_trace(key: forensic.Part) -> bool:
+  return forensic.is_trace(key.source)
+
+
+def auc(method: Method, held, test, fold: Fold) -> float:
   """AUC of a fold's two sources. Nothing is settled, for which all sources
   would have to be left out in turn: units are those of held-out reals."""
-  model = forensic.fit(config, found, fold.out)
+  found = {k: x.of_numbers(method.which) for k, x in method.found.items()}
+  held, test = only(held, method.which), only(test, method.which)
+  model = forensic.fit(method.config, found, fold.out)
+  of = of_fold(test, held, fold)
+  of = of[np.isin(of.sources, fold.out)]
+  measures = model.measures(of.numbers)
+  if method.alone is not None:
+    return metrics.auc(of.labels, measures[:, method.alone])
   those = held[forensic.kept(held, fold.out) & (held.labels == 0)]
   weight = np.ones(len(those.labels))
   units = forensic.units(model.measures(those.numbers), weight)
-  of = of[np.isin(of.sources, fold.out)]
-  evidence = forensic.in_units(model.measures(of.numbers), *units)
-  return metrics.auc(of.labels, evidence)
+  return metrics.auc(of.labels, forensic.in_units(measures, *units))
 
 
 def only(of: forensic.Pictures, which: np.ndarray) -> forensic.Pictures:
   """Pictures with some of their numbers."""
-  numbers, compressed = of.numbers[:, which], of.compressed[:, which]
+  numbers, compressed = (
+    discriminant.of_numbers(x, which) for x in (of.numbers, of.compressed)
+  )
   return dataclasses.replace(of, numbers=numbers, compressed=compressed)
+
+
+def peer_rows(
+  config, splits, held, test, folds, path: pathlib.Path
+) -> list[dict]:
+  """AUC where both are unseen of detectors of other kinds (classifiers/peers).
+
+  They take minutes to train. So they learn from aligned fakes alone, once for
+  every hospital that is left out: no generator is known to them.
+  """
+  unseen = [fold for fold in folds if fold.condition == UNSEEN]
+  hospitals = sorted({fold.out[1] for fold in unseen})
+  place = {
+    id: (source, i)
+    for source in (splits.train, splits.val, splits.test)
+    for i, id in enumerate(source.column("id"))
+  }
+  generators = sources(test)[1]
+  of_folds = {}
+  for hospital in hospitals:
+    fold = Fold(UNSEEN, (*generators, hospital))
+    of = of_fold(test, held, fold)
+    of_folds[hospital] = of[np.isin(of.sources, fold.out)]
+  drawn = functools.cache(lambda: peers.drawn(config, splits.train))
+
+  def aucs(name, hospital) -> list[float]:
+    crops = drawn()
+    traces = np.array([forensic.is_trace(x) for x in crops.sources])
+    learnt = forensic.kept(crops, [hospital]) & (traces | (crops.labels == 0))
+    score = peers.fitted(name, crops[learnt], config.peer_steps, config.seed)
+    of = of_folds[hospital]
+    images = []
+    for id in of.ids:
+      source, i = place[id]
+      images.append(peers.over(source[i]["image"][..., 0]))
+    scores = peers.of_pictures(score, images)
+    which = [
+      np.isin(of.sources, fold.out)
+      for fold in unseen
+      if fold.out[1] == hospital
+    ]
+    return [metrics.auc(of.labels[k], scores[k]) for k in which]
+
+  rows = []
+  for name in peers.PEERS:
+    found = []
+    for hospital in hospitals:
+      progress.say(f"{name}, without {hospital}")
+      file = file_of(path, f"{name} without {hospital}")
+      found += once(file, functools.partial(aucs, name, hospital))
+    rows.append(method_row(name, found))
+  return rows
 
 
 RATES = {
