@@ -81,9 +81,9 @@ def check(args) -> None:
 
 
 def run(args) -> int:
-  from jaxfake import progress, workdir
   from jaxfake.benchmarks import compare, folder
   from jaxfake.data import work
+  from jaxfake.runtime import disk, progress
 
   check(args)
   names = chosen(args.case)
@@ -109,7 +109,7 @@ def run(args) -> int:
       row = compare.measure(name, case, place, effort, progress.say)
       rows.append(row)
       if args.json:
-        workdir.write_json(pathlib.Path(args.json), rows)
+        disk.write_json(pathlib.Path(args.json), rows)
       if said := warning(row, work.cores()):
         progress.say(said)
   show(rows, args.markdown)
@@ -134,7 +134,8 @@ def show(rows: list[dict], markdown: bool) -> None:
   """Prints the table for people, and what it does not tell."""
   from rich import console, table
 
-  from jaxfake import progress, report
+  from jaxfake.evaluation import report
+  from jaxfake.runtime import progress
 
   cells = [row_of_table(row) for row in rows]
   if markdown:

@@ -6,13 +6,17 @@ another type, is an error that names it.
 """
 
 from collections.abc import Mapping
+import hashlib
+import json
 import os
 import pathlib
 import runpy
 import traceback
 from types import ModuleType
 
+from absl import flags
 import ml_collections
+from ml_collections import config_flags
 
 from jaxfake import contracts, errors, named
 
@@ -201,3 +205,79 @@ def _kind(old) -> str:
   if isinstance(old, tuple):
     name = "a tuple"
   return f"{name}, such as {old!r}"
+
+
+def parse(argv: list[str]):
+  """The configuration and the run's folder. Raises ConfigError."""
+  argv, name = located(argv)
+  load(name)  # Says where a file is wrong.
+  values = flags.FlagValues()
+  config_flags.DEFINE_config_file(
+    "config", None, "FILE[:VARIANT]", flag_values=values, sys_argv=argv
+  )
+  flags.DEFINE_string("workdir", None, "Where it goes.", flag_values=values)
+  try:
+    rest = values(argv)[1:]
+    if rest:
+      raise errors.ConfigError(
+        f"{rest[0]!r} is not a flag: expected --config and --workdir"
+      )
+    config = values.config.copy_and_resolve_references()
+    overrides = config_flags.get_override_values(values["config"])
+  except errors.ConfigError:
+    raise
+  except Exception as error:  # ml_collections raises errors of many kinds.
+    raise errors.ConfigError(_one_line(error, argv)) from error
+  check(config)
+  if values.workdir is not None:
+    return config, pathlib.Path(values.workdir)
+  return config, default_workdir(name, overrides)
+
+
+def located(argv: list[str]) -> tuple[list[str], str]:
+  """The arguments with the path of the configuration's file, and FILE[:VARIANT]
+  with it. Raises ConfigError where there is no such file."""
+  for i, flag in enumerate(argv):
+    name, equals, value = flag.partition("=")
+    if name.lstrip("-") != "config" or not name.startswith("-"):
+      continue
+    if not equals:
+      if i + 1 == len(argv):
+        raise errors.ConfigError(
+          "Missing value of --config: expected FILE[:VARIANT]"
+        )
+      value = argv[i + 1]
+    found = find(value)
+    after = argv[i + 1 + (not equals) :]
+    return [*argv[:i], f"--config={found}", *after], found
+  raise errors.ConfigError(
+    "no --config: expected one, for example --config configs/dcgan.py:quick"
+  )
+
+
+def default_workdir(config: str, overrides: dict) -> pathlib.Path:
+  """runs/<file>[-<variant>][-<hash of what was overridden>].
+
+  More steps, other reports or more rows belong to the same run.
+  """
+  same_run = ("total_steps", "every.", "tensorboard", "only")
+  overrides = {k: v for k, v in overrides.items() if not k.startswith(same_run)}
+  file, _, variant = config.partition(":")
+  name = pathlib.Path(file).stem + (f"-{variant}" if variant else "")
+  if overrides:
+    text = json.dumps(overrides, sort_keys=True, default=str)
+    name += "-" + hashlib.sha256(text.encode()).hexdigest()[:8]
+  return pathlib.Path("runs") / name
+
+
+def _one_line(error: Exception, argv: list[str]) -> str:
+  """What an error of a flag says, in one line."""
+  # ml_collections quotes messages that are quoted already.
+  text = str(error).replace("\\n", "\n").replace("\\'", "'")
+  lines = [x.strip() for x in text.splitlines() if x.strip()]
+  if isinstance(error, LookupError | AttributeError):
+    lines = [x.strip("\"'") for x in lines]
+    flags_given = [x.partition("=")[0] for x in argv]
+    named = [x for x in flags_given if x.endswith(f".{lines[0]}")]
+    lines[0] = f"{(named or ['--config'])[0]}: there is no field {lines[0]!r}"
+  return ". ".join(lines) or type(error).__name__

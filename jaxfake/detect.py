@@ -86,7 +86,7 @@ class Table:
 def unfinished(files: list[str], done: list[dict[str, str]]) -> Iterator[str]:
   """The files that lack a row of their bytes in some output."""
   from jaxfake.classifiers import detector
-  from jaxfake.data import image_file
+  from jaxfake.data import image_error
 
   for path in files:
     name = detector.printable(path)
@@ -96,7 +96,7 @@ def unfinished(files: list[str], done: list[dict[str, str]]) -> Iterator[str]:
         data = detector.opened(path)
         if told == {detector.sha256(path, data)}:
           continue
-      except (image_file.ImageError, OSError):
+      except (image_error.ImageError, OSError):
         pass  # Its new row says why.
     yield path
 
@@ -123,8 +123,7 @@ def rows_before(outputs: list, model: str) -> list[dict[str, str]]:
 
 
 def run(args) -> int:
-  from jaxfake import writers
-  from jaxfake.classifiers import detector
+  from jaxfake.classifiers import detector, writers
 
   if args.card:
     return show_card(args)
@@ -237,7 +236,7 @@ def scored(program, model, files, sinks, whole, maps) -> tuple[Table, dict]:
 
 def main(argv: list[str] | None = None) -> int:
   args = parser().parse_args(argv)
-  from jaxfake import processes
+  from jaxfake.runtime import processes
 
   again = "--resume with the same --csv or --jsonl"
   return processes.exit_code("jaxfake.detect", lambda: run(args), again)

@@ -71,10 +71,19 @@ def every(*contracts: type) -> Iterator[Named]:
   """Our modules that meet one of some contracts, by room and name."""
   for contract in contracts:
     for room in contract.ROOMS:
-      for file in sorted((ROOT / room).glob("*.py")):
-        here = Named(file.stem, f"jaxfake.{room}.{file.stem}", file)
-        if file.stem.isidentifier() and here.meets(contract):
-          yield here
+      here = ROOT / room
+      packages = (x.parent.name for x in here.glob("*/__init__.py"))
+      for name in sorted({x.stem for x in here.glob("*.py")}.union(packages)):
+        found = _ours(room, name)
+        if name.isidentifier() and found.meets(contract):
+          yield found
+
+
+def _ours(room: str, name: str) -> Named:
+  """A module of ours; its file need not be there."""
+  package = ROOT / room / name / "__init__.py"
+  file = package if package.exists() else ROOT / room / f"{name}.py"
+  return Named(name, f"jaxfake.{room}.{name}", file)
 
 
 def find(field: str, name: str, *contracts: type) -> Named:
@@ -86,10 +95,10 @@ def find(field: str, name: str, *contracts: type) -> Named:
     return _of_the_user(field, name, contracts)
   for contract in contracts:
     for room in contract.ROOMS:
-      file = ROOT / room / f"{name}.py"
-      here = Named(name, f"jaxfake.{room}.{name}", file)
-      if name.isidentifier() and file.exists() and here.meets(contract):
-        return here
+      if name.isidentifier():
+        found = _ours(room, name)
+        if found.file.exists() and found.meets(contract):
+          return found
   names = [x.name for x in every(*contracts)]
   raise errors.ConfigError(
     f"{field} is {name!r}: expected one of {', '.join(names)}, or my_package."

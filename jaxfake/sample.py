@@ -8,10 +8,8 @@ of them, make the same folder. It is a data set: data.name=generated.
 """
 
 import argparse
-import collections
 from collections.abc import Iterable, Iterator
 import contextlib
-import io
 import itertools
 import json
 import os
@@ -19,18 +17,10 @@ import pathlib
 import sys
 from typing import Any, NamedTuple
 
-from jaxfake import __version__, errors, processes
-
-CHUNK = 128  # PNG files between lines in the manifest.
-SHARD = 8192  # Images of an ArrayRecord file.
-# What image tools look for: IPTC's code for media made by a trained algorithm.
-XMP = (
-  '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF'
-  ' xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description'
-  ' xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/"'
-  ' Iptc4xmpExt:DigitalSourceType="http://cv.iptc.org/newscodes/'
-  'digitalsourcetype/trainedAlgorithmicMedia"/></rdf:RDF></x:xmpmeta>'
-)
+from jaxfake import __version__, errors
+from jaxfake.data import generated_writer as writer
+from jaxfake.generators import registry
+from jaxfake.runtime import processes
 
 
 def parser() -> argparse.ArgumentParser:
@@ -58,167 +48,6 @@ def parser() -> argparse.ArgumentParser:
   return p
 
 
-def load(path: pathlib.Path, step: int | None = None):
-  """The generator (contracts.Generator) of a run's folder alone.
-
-  Raises ConfigError where the folder holds no run of one, or not that
-  checkpoint.
-  """
-  from jaxfake import contracts, named, workdir
-
-  task = workdir.read_json(path / "config.json")["task"]
-  field = f"{path}/config.json: task"
-  family = named.find(field, task, contracts.GeneratorFamily).load()
-  return family.load(path, step)
-
-
-def images(generator, seed: int, labels, starts, batch: int) -> Iterator:
-  """Yields uint8 (batch, s, s, c) for each batch of indices from one of
-  `starts`; those past the end of `labels` are of no use.
-
-  Every batch has one shape, and one is computed while another is written. This
-  process's devices do it: no other waits for it.
-  """
-  import numpy as np
-
-  before = None
-  for start in starts:
-    index = np.arange(start, start + batch, dtype=np.int32)
-    label = np.resize(labels[start : start + batch], batch)
-    now = generator.sample(seed, index, label)
-    if before is not None:
-      yield np.asarray(before)
-    before = now
-  if before is not None:
-    yield np.asarray(before)
-
-
-def png(image, facts: dict) -> bytes:
-  """PNG bytes of uint8 (h, w, c), marked as synthetic in its text chunks."""
-  from PIL import Image, PngImagePlugin
-
-  info = PngImagePlugin.PngInfo()
-  info.add_text("Comment", "Synthetic image, not of a patient")
-  info.add_text("Software", f"jaxfake {__version__}")
-  info.add_text("jaxfake", json.dumps(facts, sort_keys=True))
-  info.add_itxt("XML:com.adobe.xmp", XMP)
-  out = io.BytesIO()
-  image = image[..., 0] if image.shape[-1] == 1 else image
-  Image.fromarray(image).save(out, "PNG", pnginfo=info)
-  return out.getvalue()
-
-
-def begin(out: pathlib.Path, facts: dict) -> None:
-  """Makes or reopens the folder. Raises ConfigError where other samples are in
-  it."""
-  from jaxfake import workdir
-
-  about = out / "sampler.json"
-  if about.exists():
-    old = workdir.read_json(about)
-    if changed := [k for k in facts if k != "count" and old.get(k) != facts[k]]:
-      raise errors.ConfigError(
-        f"--out {out} holds other samples: "
-        + "; ".join(f"{k} {old.get(k)!r}, now {facts[k]!r}" for k in changed)
-      )
-    if facts["count"] < old["count"]:
-      raise errors.ConfigError(
-        f"--out {out} is for {old['count']} images: expected at least as many"
-      )
-  workdir.write_json(about, facts)
-  collect(out)
-
-
-def collect(out: pathlib.Path) -> None:
-  """Joins what each process has listed into manifest.jsonl, in order."""
-  from jaxfake import workdir
-
-  lists = sorted(out.glob("manifest*.jsonl"))
-  # By index: killed in here, a process leaves lines in two of the files.
-  rows = {x["index"]: x for path in lists for x in workdir.read_lines(path)}
-  listed = collections.Counter(
-    x["file"] for x in rows.values() if "record" in x
-  )
-  # Killed while a shard's lines were being written: the shard is made again.
-  torn = {x for x, n in listed.items() if n < count_records(out / x)}
-  whole = [rows[i] for i in sorted(rows) if rows[i]["file"] not in torn]
-  manifest = out / "manifest.jsonl"
-  part = manifest.with_name(manifest.name + ".part")
-  part.write_text("".join(json.dumps(x) + "\n" for x in whole))
-  part.replace(manifest)
-  for path in lists:
-    if path != manifest:
-      path.unlink()
-
-
-def missing(out: pathlib.Path, count: int, unit: int) -> list[list[int]]:
-  """The indices still to be made, in runs; none crosses a multiple of unit."""
-  from jaxfake import workdir
-
-  made = {x["index"] for x in workdir.read_lines(out / "manifest.jsonl")}
-  left = (i for i in range(count) if i not in made)
-  # Along a run, an index and its place in the list differ by the same.
-  runs = itertools.groupby(
-    enumerate(left), lambda at: (at[1] - at[0], at[1] // unit)
-  )
-  return [[i for _, i in run] for _, run in runs]
-
-
-def finished(out: pathlib.Path, count: int) -> bool:
-  """Whether a folder holds so many samples already."""
-  from jaxfake import workdir
-
-  return len(workdir.read_lines(out / "manifest.jsonl")) >= count
-
-
-def count_records(shard: pathlib.Path) -> int:
-  from array_record.python import array_record_data_source
-
-  with array_record_data_source.ArrayRecordDataSource(str(shard)) as source:
-    return len(source)
-
-
-def write_pngs(out: pathlib.Path, first: int, encoded: list[bytes]):
-  """One file an image, 10,000 a folder; returns their places."""
-  places = []
-  for i, data in enumerate(encoded, first):
-    file = pathlib.Path("images", f"{i // 10000:04}", f"{i:08}.png")
-    if not places or i % 10000 == 0:
-      (out / file).parent.mkdir(parents=True, exist_ok=True)
-    (out / file).write_bytes(data)
-    places.append({"file": str(file)})
-  return places
-
-
-def write_shard(out: pathlib.Path, first: int, encoded: list[bytes]):
-  """One ArrayRecord file of PNG bytes; returns their places."""
-  from array_record.python import array_record_module
-
-  file = f"synthetic-{first:08}.array_record"
-  part = out / (file + ".part")
-  writer = array_record_module.ArrayRecordWriter(str(part), "group_size:1")
-  for data in encoded:
-    writer.write(data)
-  writer.close()
-  part.replace(out / file)
-  return [{"file": file, "record": i} for i in range(len(encoded))]
-
-
-def made(indices: Iterable[int], batch: int, draw) -> Iterator:
-  """Yields (i, image) for ascending indices; draw(starts) makes the batches.
-
-  A batch begins at a multiple of its size whatever was done before and by whom,
-  so that each image sits in the same row of the same computation.
-  """
-  runs = [
-    (start, list(wanted))
-    for start, wanted in itertools.groupby(indices, lambda i: i - i % batch)
-  ]
-  drawn = draw(start for start, _ in runs)
-  for (start, wanted), rows in zip(runs, drawn, strict=True):
-    yield from ((i, rows[i - start]) for i in wanted)
-
-
 class Order(NamedTuple):
   """What a command asks of a generator."""
 
@@ -236,14 +65,14 @@ class Order(NamedTuple):
 
   def png(self, item: tuple) -> bytes:
     i, image = item
-    return png(image, self.record(i))
+    return writer.png(image, self.record(i))
 
   def drawn(self, indices: Iterable[int]) -> Iterator:
     """Yields (i, image) of ascending indices."""
-    draw = lambda starts: images(
+    draw = lambda starts: registry.images(
       self.generator, self.seed, self.labels, starts, self.batch
     )
-    return made(indices, self.batch, draw)
+    return registry.made(indices, self.batch, draw)
 
 
 def ordered(args) -> Order:
@@ -254,7 +83,7 @@ def ordered(args) -> Order:
     raise errors.ConfigError("--count and --batch: expected at least 1")
   if args.seed not in range(2**32):
     raise errors.ConfigError(f"--seed {args.seed}: expected 0 to 2**32 - 1")
-  generator = load(pathlib.Path(args.workdir), args.step)
+  generator = registry.load(pathlib.Path(args.workdir), args.step)
   if args.name is not None and not generator.conditional:
     raise errors.ConfigError(
       f"--class {args.name}: {args.workdir} is not class-conditional"
@@ -304,7 +133,7 @@ def write(out: pathlib.Path, order: Order, form: str, runs: list) -> None:
   from jaxfake.data import work
 
   number = jax.process_index()
-  place = write_pngs if form == "png" else write_shard
+  place = writer.write_pngs if form == "png" else writer.write_shard
   shown = contextlib.nullcontext(lambda: None)
   if not number:
     shown = work.shown("sampling", sum(map(len, runs)))
@@ -330,7 +159,7 @@ def write(out: pathlib.Path, order: Order, form: str, runs: list) -> None:
 def run(args) -> int:
   import jax
 
-  from jaxfake import progress, workdir
+  from jaxfake.runtime import disk, progress
 
   order, out = ordered(args), pathlib.Path(args.out)
   number = jax.process_index()
@@ -338,18 +167,18 @@ def run(args) -> int:
   def claim():
     if number:
       return None
-    lock = workdir.Lock(out, "--out", "sampler.json")
-    begin(out, about(order, args))
+    lock = disk.Lock(out, "--out", "sampler.json")
+    writer.begin(out, about(order, args))
     return lock
 
-  unit = CHUNK if args.format == "png" else SHARD
+  unit = writer.CHUNK if args.format == "png" else writer.SHARD
   lock = processes.together(claim)
   # All have read the manifest before the first adds to it.
-  left = processes.together(lambda: missing(out, args.count, unit))
+  left = processes.together(lambda: writer.missing(out, args.count, unit))
   write(out, order, args.format, left[number :: jax.process_count()])
   processes.together(lambda: None)  # Until all have made theirs.
   if lock:
-    collect(out)
+    writer.collect(out)
     lock.close()
   progress.say(
     f"{args.count} synthetic images of {args.workdir} in {out}\n"

@@ -31,8 +31,8 @@ if nvidia-smi -L &>/dev/null; then extra='[cuda]'; fi
 
 run=$(.venv/bin/python -c '
 import sys
-from jaxfake import main
-print(main.parse(sys.argv)[1].resolve())' "$@")
+from jaxfake import configuration
+print(configuration.parse(sys.argv)[1].resolve())' "$@")
 for name in report.html result.json; do
   if [[ -f $run/$name ]]; then echo "The report is $run/$name"; exit; fi
 done

@@ -16,7 +16,10 @@ import multiprocessing
 import os
 import sys
 
-from jaxfake import errors, platform, report, scaling, workdir
+from jaxfake import errors
+from jaxfake.benchmarks import scaling
+from jaxfake.evaluation import report
+from jaxfake.runtime import provenance, xla
 
 RESNET50 = ["--config.model.name=resnet50"]
 CASES = [  # A name, a configuration, its flags, images a chip.
@@ -180,7 +183,7 @@ def main(argv: list[str]) -> int:
       sent += programs(name, images, steps)
       predicted += predictions(name, images, steps, here, told)
   step = f"as long as its FLOP at {told.share:.0%} of the chip's peak would"
-  machine = f"{os.cpu_count()} CPUs, {workdir.cpu_name()}, its step"
+  machine = f"{os.cpu_count()} CPUs, {provenance.cpu_name()}, its step"
   if told.step_ms:
     step, machine = f"{told.step_ms} ms, as given", f"{machine} as given"
   else:
@@ -197,7 +200,7 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-  platform.tune_allocator()  # For the processes that measure a step, too.
+  xla.tune_allocator()  # For the processes that measure a step, too.
   try:
     sys.exit(main(sys.argv[1:]))
   except errors.UserError as error:

@@ -17,8 +17,9 @@ import pathlib
 import shlex
 import sys
 
-from jaxfake import errors, main, progress, workdir
-from jaxfake.experiments import sweep, sweep_report, sweep_runs, sweep_slurm
+from jaxfake import configuration, errors
+from jaxfake.experiments.sweep import local, plan, report, slurm
+from jaxfake.runtime import disk, progress
 
 
 def parser() -> argparse.ArgumentParser:
@@ -48,10 +49,12 @@ def launch(args, rest: list[str]) -> int:
   if args.jobs is not None and args.jobs < 1:
     raise errors.ConfigError(f"--jobs is {args.jobs}: expected at least 1")
   arguments = [f"--config={args.config}", *rest]
-  name = main.parse(["", *arguments])[1].name
+  name = configuration.parse(["", *arguments])[1].name
   root = args.workdir or pathlib.Path("runs/sweeps") / name
-  settings = sweep.plan(main.parse, arguments, root, args.only, args.seeds)
-  runs = sweep.unique(settings)
+  settings = plan.plan(
+    configuration.parse, arguments, root, args.only, args.seeds
+  )
+  runs = plan.unique(settings)
   states = {run: run.state() for run in runs}
   skipped = ("finished",) if args.retry else ("finished", "failed")
   left = [run for run in runs if states[run] not in skipped]
@@ -59,11 +62,11 @@ def launch(args, rest: list[str]) -> int:
     for run in runs:
       text = shlex.join(run.command("python"))
       print(text if run in left else f"# {states[run]}: {text}")
-    print(f"# {sweep_runs.summary(states)}. --jobs N or --slurm runs them")
+    print(f"# {local.summary(states)}. --jobs N or --slurm runs them")
     return 0
-  lock = workdir.Lock(root, "--workdir")
+  lock = disk.Lock(root, "--workdir")
   try:
-    place = sweep_runs.Here(left, args.jobs)
+    place = local.Here(left, args.jobs)
     if args.slurm:
       parameters = {
         "partition": args.partition,
@@ -72,14 +75,14 @@ def launch(args, rest: list[str]) -> int:
         "cpus_per_task": args.cpus,
         "array_parallelism": args.jobs or 256,
       }
-      place = sweep_slurm.Slurm(left, root, parameters)
+      place = slurm.Slurm(left, root, parameters)
     progress.say(f"sweep: {root}")
-    code = sweep_runs.watch(place, runs)
+    code = local.watch(place, runs)
     command = shlex.join(["launch/sweep.py", *sys.argv[1:]])
-    progress.say(sweep_report.write(root, command, settings, args.metric))
+    progress.say(report.write(root, command, settings, args.metric))
   finally:
     lock.close()
-  if told := sweep_runs.failures(runs):
+  if told := local.failures(runs):
     progress.say("\n".join([*told, "--retry runs them again"]))
   if any(run.state() in ("stopped", "waiting") for run in runs):
     progress.say("the same command goes on")

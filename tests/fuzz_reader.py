@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 from pydicom import uid
 
-from jaxfake.data import image_file
+from jaxfake.data import image_error, image_file
 
 LIMIT = 4 << 30  # Bytes of address space: a file must not take more.
 
@@ -131,7 +131,7 @@ def main():
       picture = image_file.read(data)
       assert picture.dtype == np.uint8 and picture.ndim == 2
       end = "picture"
-    except image_file.ImageError:
+    except image_error.ImageError:
       end = "error"
     print(number, end, round(time.monotonic() - start, 2), flush=True)
 

@@ -6,7 +6,7 @@ import functools
 import numpy as np
 import pytest
 
-from jaxfake.data import anatomy, organs, xray_physics
+from jaxfake.data.phantom import anatomy, organs, xray_physics
 
 # Means over a 4 x 4 grid of blocks of radiograph(0, index, 64).
 GOLDEN = {

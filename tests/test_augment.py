@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxfake import augment
+from jaxfake.training import augment
 
 
 @pytest.mark.parametrize("name", augment.AUGMENTATIONS)

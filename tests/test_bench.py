@@ -18,9 +18,11 @@ from jaxfake.benchmarks import cases, compare, folder, machine
 from jaxfake.benchmarks import ours as ours_side
 from jaxfake.benchmarks.cases import CASES, Case
 from jaxfake.classifiers import neural
-from jaxfake.data import anatomy, pipeline
+from jaxfake.data import pipeline
+from jaxfake.data.phantom import anatomy
 from jaxfake.generators import gan
-from jaxfake.models import dcgan, weights_names
+from jaxfake.models import dcgan
+from jaxfake.models.weights import weights_names
 
 torch = pytest.importorskip("torch", reason="PyTorch, the peer, is missing")
 from jaxfake.benchmarks import peers, torch_peers  # noqa: E402

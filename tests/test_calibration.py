@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import scipy.special
 
-from jaxfake import calibration, errors, metrics
+from jaxfake import errors
+from jaxfake.evaluation import calibration, metrics
 
 
 def sample(n, k, seed=0):

@@ -10,13 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxfake import checkpoint, errors, loop
+from jaxfake import errors
+from jaxfake.runtime import devices
+from jaxfake.training import checkpoint
 
 STEPS = 2, 4
 
 
 def state(step):
-  _, _, everywhere = loop.mesh_and_shardings()
+  _, _, everywhere = devices.mesh_and_shardings()
   made = {
     "step": jnp.int32(step),
     "kernel": jnp.sin(jnp.arange(3000.0) + step).reshape(30, 100),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from jaxfake import collectives
+from jaxfake.benchmarks import collectives
 
 
 @pytest.mark.parametrize(

@@ -6,14 +6,15 @@ import pathlib
 
 import pytest
 
-from jaxfake import errors, loop, main
+from jaxfake import configuration, errors, main
 from jaxfake.experiments import comparison
+from jaxfake.training import loop
 
 CONFIG = pathlib.Path(__file__).parent.parent / "configs/comparison.py"
 
 
 def config(variant, *flags):
-  return main.parse(["", f"--config={CONFIG}{variant}", *flags])[0]
+  return configuration.parse(["", f"--config={CONFIG}{variant}", *flags])[0]
 
 
 def test_every_program_of_the_literature_is_in_the_plan():

@@ -94,7 +94,7 @@ def test_a_wrong_field_is_named_before_anything_runs(
 @pytest.mark.parametrize("name", ["dcgan", "classifier", "study"])
 def test_a_users_file_that_changes_values_is_taken(name, tmp_path):
   argv = written(tmp_path, name, "c.seed = 3" if name != "study" else "pass")
-  assert main.parse(argv)[0].task
+  assert configuration.parse(argv)[0].task
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ def test_ours_are_found_from_any_folder(path, tmp_path, monkeypatch):
   name = f"configs/{path.name}"
   assert configuration.find(f"{name}:tiny") == f"{path}:tiny"
   assert configuration.find(f"./{name}") == str(path)
-  main.parse(["", "--config", f"{name}:tiny"])
+  configuration.parse(["", "--config", f"{name}:tiny"])
   # A file that exists wins.
   (tmp_path / "configs").mkdir()
   (tmp_path / name).write_text("")

@@ -14,10 +14,11 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from jaxfake import contracts, data, errors, main, named, sample, task, writers
-from jaxfake.classifiers import forensic, programs
+from jaxfake import configuration, contracts, data, errors, main, named, sample
+from jaxfake.classifiers import forensic, registry, writers
 from jaxfake.data import pipeline
 from jaxfake.generators import gan
+from jaxfake.training import task
 
 TOYS = pathlib.Path(__file__).parent / "toys"
 
@@ -46,7 +47,9 @@ def test_a_family_and_a_source_of_the_users_train_and_sample(trained, tmp_path):
 
 def gan_data(**changes):
   argv = [f"--config.data.{k}={v}" for k, v in changes.items()]
-  return main.parse(["", "--config=configs/dcgan.py:tiny", *argv])[0].data
+  return configuration.parse(["", "--config=configs/dcgan.py:tiny", *argv])[
+    0
+  ].data
 
 
 def test_masks_and_patients_reach_the_step_by_name(trained):
@@ -157,7 +160,7 @@ def test_functions_take_what_their_contract_says(contract, found):
   [
     (contracts.Task, task.Task),
     (contracts.Detector, forensic.Detector),
-    (contracts.Detector, programs.Classifier),
+    (contracts.Detector, registry.Classifier),
     (contracts.VerdictWriter, writers.Csv),
     (contracts.VerdictWriter, writers.JsonLines),
     (contracts.VerdictWriter, writers.Json),
@@ -172,7 +175,7 @@ def test_classes_have_what_their_contract_says(contract, made):
 def test_generators_have_what_their_contract_says(trained):
   from toys import average
 
-  config = main.parse(["", "--config=configs/dcgan.py:tiny"])[0]
+  config = configuration.parse(["", "--config=configs/dcgan.py:tiny"])[0]
   state = jax.jit(gan.initial(config, ()))(jax.random.key(0))
   for made in average.load(trained), gan.Generator(config, (), state):
     assert named.members(contracts.Generator) <= {*dir(made)}

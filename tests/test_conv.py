@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxfake import platform
-from jaxfake.models import conv as C
+from jaxfake.nn import conv as C
+from jaxfake.runtime import xla
 
 SAME, VALID, ONES = "SAME", "VALID", (1, 1)
 
@@ -144,7 +144,7 @@ def test_values_and_gradients(
 ):
   f = pair(transposed, strides, padding)
   x, w = inputs(size, kernel, channels)
-  compare(maps, *f, x, w, 1e-5, QUICK | platform.compiler_options())
+  compare(maps, *f, x, w, 1e-5, QUICK | xla.compiler_options())
 
 
 @pytest.mark.parametrize("name", ["dcgan first", "dcgan inner", "dcgan last"])
@@ -298,7 +298,7 @@ def padded(x, padding):
 @pytest.mark.parametrize("name", DEPTHWISE)
 def test_depthwise(name):
   case = depthwise(*DEPTHWISE[name])
-  compare(maps, *case, 1e-5, QUICK | platform.compiler_options())
+  compare(maps, *case, 1e-5, QUICK | xla.compiler_options())
 
 
 @pytest.mark.parametrize("name", ["3x3", "unequal axes"])
@@ -386,9 +386,7 @@ def test_products_write_no_transposed_images():
     def loss(w, x):  # What leads to a product is written with it.
       return (multiply(jnp.sin(x), w) ** 2).sum()
 
-    gradient = jax.jit(
-      jax.grad(loss), compiler_options=platform.compiler_options()
-    )
+    gradient = jax.jit(jax.grad(loss), compiler_options=xla.compiler_options())
     program = gradient.lower(w, x).compile().as_text()
     return any(f"f32[{c},{pixels}]" in program for c in (24, 40))
 

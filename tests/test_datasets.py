@@ -469,7 +469,7 @@ def test_the_phantom_is_the_same_every_time(tmp_path, monkeypatch):
     for x, y in zip(a, b, strict=True):
       assert x["image"].shape == (32, 32, 1)
       assert np.array_equal(x.pop("image"), y.pop("image")) and x == y
-  from jaxfake.data import anatomy
+  from jaxfake.data.phantom import anatomy
 
   assert anatomy.VIEWS_PER_PATIENT == phantom.VIEWS
   drawn = anatomy.radiograph(0, 5, size=32)["image"]

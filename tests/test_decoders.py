@@ -15,7 +15,7 @@ import pytest
 
 from jaxfake import data
 from jaxfake.data import __main__ as command
-from jaxfake.data import decoders, image_file, reading, work
+from jaxfake.data import decoders, image_error, reading, work
 
 
 def act(what):
@@ -44,7 +44,7 @@ def act(what):
   if what == "raise":
     raise ZeroDivisionError("by nought")
   if what == "refuse":
-    raise image_file.ImageError("<bytes>", "is odd")
+    raise image_error.ImageError("<bytes>", "is odd")
   return {"said": what, "array": np.full((500, 700), what, np.uint8)}
 
 
@@ -68,7 +68,7 @@ def test_a_bad_file_costs_its_own_result_alone(capfd):
     results = list(work.in_order(pool, act, items))
   for item, result in zip(items, results, strict=True):
     if item in SAID:
-      assert isinstance(result, image_file.ImageError)
+      assert isinstance(result, image_error.ImageError)
       assert (result.path, result.reason) == (item, SAID[item])
     else:
       assert result["said"] == item

@@ -16,9 +16,11 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from jaxfake import detect, main, sample, workdir
-from jaxfake.classifiers import detector, programs
-from jaxfake.data import litter, pipeline
+from jaxfake import configuration, detect
+from jaxfake import run as jaxfake_run
+from jaxfake.classifiers import detector, registry
+from jaxfake.data import generated_writer, pipeline
+from jaxfake.runtime import disk, litter
 
 # What refuses a file that the oracle's decoder could read.
 STATED = (
@@ -47,7 +49,7 @@ def model(tmp_path_factory):
   fakes, rng = place / "fakes", np.random.default_rng(0)
   facts = {"seed": 0, "model": "noise", "checkpoint_sha256": "0"}
   (fakes / "images").mkdir(parents=True)
-  workdir.write_json(
+  disk.write_json(
     fakes / "sampler.json",
     facts | {"classes": ["NORMAL", "PNEUMONIA"], "count": 160},
   )
@@ -55,7 +57,7 @@ def model(tmp_path_factory):
     for i in range(160):
       image = rng.integers(0, 256, (32, 32, 1), np.uint8)
       name, label = f"images/{i}.png", i % 2
-      (fakes / name).write_bytes(sample.png(image, facts))
+      (fakes / name).write_bytes(generated_writer.png(image, facts))
       line = facts | {"file": name, "index": i, "label": label}
       line["class"] = ["NORMAL", "PNEUMONIA"][label]
       manifest.write(json.dumps(line) + "\n")
@@ -65,8 +67,10 @@ def model(tmp_path_factory):
     "model.name": "decision_tree",
   }
   argv = [f"--config.{k}={v}" for k, v in flags.items()]
-  config = main.parse(["", "--config=configs/classifier.py:tiny", *argv])[0]
-  assert main.train(config, place / "run") == 0
+  config = configuration.parse(
+    ["", "--config=configs/classifier.py:tiny", *argv]
+  )[0]
+  assert jaxfake_run.train(config, place / "run") == 0
   return place
 
 
@@ -141,7 +145,7 @@ def test_verdicts_are_by_the_two_thresholds(model, tmp_path, detected):
     want = "fake" if p >= high else "real" if p <= low else "uncertain"
     assert row["verdict"] == want
     assert row["marked"] == "True"  # By jaxfake.sample.
-  assert told["model"]["sha256"] == programs.sha256(model / "run")
+  assert told["model"]["sha256"] == registry.sha256(model / "run")
   assert told["counts"]["marked"] == 70
   assert len(told["rows"]) == 70
   assert "and 30 more" in out
@@ -156,7 +160,7 @@ class Program:
     functools.partial(pipeline.fit, size=1, how="stretch", kernel="box")
   )
 
-  judge = programs.Classifier.judge
+  judge = registry.Classifier.judge
 
   def probabilities(self, images):
     p = images.mean((1, 2, 3)) / 255
@@ -184,7 +188,7 @@ def test_each_file_has_its_own_score_in_order(tmp_path):
       assert row["p_fake"] == pytest.approx(gray / 255)
       said = 1 + (gray / 255 >= 0.75) - (gray / 255 <= 0.25)
       assert row["verdict"] == ("real", "uncertain", "fake")[said]
-      assert row["reason"] == (programs.BETWEEN if said == 1 else None)
+      assert row["reason"] == (registry.BETWEEN if said == 1 else None)
 
 
 def test_where_both_thresholds_are_one_every_verdict_is_given():
@@ -216,8 +220,10 @@ def test_an_empty_folder_is_a_mistake(tmp_path, capsys):
 
 def test_a_classifier_of_findings_is_refused(tmp_path, capsys):
   flags = ["--config.model.name=decision_tree"]
-  config = main.parse(["", "--config=configs/classifier.py:tiny", *flags])[0]
-  main.train(config, tmp_path / "run")
+  config = configuration.parse(
+    ["", "--config=configs/classifier.py:tiny", *flags]
+  )[0]
+  jaxfake_run.train(config, tmp_path / "run")
   capsys.readouterr()
   assert detect.main([__file__, "--model", str(tmp_path / "run")]) == 2
   said = capsys.readouterr().err
@@ -358,7 +364,7 @@ def test_what_was_interrupted_is_kept_and_gone_on_with(
       file.write(outs[x].read_text().splitlines()[-1][:30])
   noise(folder / "03.png", 99)  # Changed since.
   assert detect.main([*argv, *flags[:2], "--resume"]) == 0
-  rows = workdir.read_csv(outs["csv"])
+  rows = disk.read_csv(outs["csv"])
   names = [pathlib.Path(r["file"]).name for r in rows]
   assert names[35:] == ["03.png"] + [f"{i}.png" for i in range(35, 40)]
   lines = [json.loads(x) for x in outs["jsonl"].read_text().splitlines()]
@@ -389,29 +395,31 @@ def rest_of(folder, names, place):
 )
 def test_the_hash_covers_all_that_a_score_depends_on(flags, tmp_path):
   argv = [f"--config.{x}" for x in flags]
-  config = main.parse(["", "--config=configs/classifier.py:tiny", *argv])[0]
+  config = configuration.parse(
+    ["", "--config=configs/classifier.py:tiny", *argv]
+  )[0]
   run = tmp_path / "run"
-  assert main.train(config, run) == 0
-  names, digest = programs.files(run), programs.sha256(run)
+  assert jaxfake_run.train(config, run) == 0
+  names, digest = registry.files(run), registry.sha256(run)
   copy = rest_of(run, names, tmp_path / "copy")
-  assert programs.sha256(copy) == digest
+  assert registry.sha256(copy) == digest
   size = config.data.size
   images = np.random.default_rng(0).integers(
     0, 256, (4, size, size, 1), np.uint8
   )
-  whole, alone = (programs.load(x).probabilities(images) for x in (run, copy))
+  whole, alone = (registry.load(x).probabilities(images) for x in (run, copy))
   np.testing.assert_array_equal(whole, alone)  # Nothing else was read.
   for name in filter(lambda x: (copy / x).stat().st_size, names):
     data = (copy / name).read_bytes()
     last = b" " if name.endswith(".json") else bytes([data[-1] ^ 1])
     (copy / name).write_bytes(data[:-1] + last)
-    assert programs.sha256(copy) != digest
+    assert registry.sha256(copy) != digest
     (copy / name).write_bytes(data)
   for folder in {(copy / name).parent for name in names}:
     for name in (".DS_Store", "._best.json", "Thumbs.db"):
       assert litter.is_litter(name)
       (folder / name).write_text("x")
-  assert programs.sha256(copy) == digest
+  assert registry.sha256(copy) == digest
 
 
 DETECT_SLOWLY = """

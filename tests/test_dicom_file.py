@@ -12,7 +12,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 import pytest
 
-from jaxfake.data import dicom_file, image_file, marks
+from jaxfake.data import dicom_file, image_error, image_file, marks
 
 RAMP = np.arange(256, dtype=np.uint8).reshape(16, 16)
 
@@ -58,7 +58,7 @@ def read(*args, **changes):
 
 
 def refused(data, words):
-  with pytest.raises(image_file.ImageError, match=words):
+  with pytest.raises(image_error.ImageError, match=words):
     image_file.read(data)
 
 
@@ -196,7 +196,7 @@ def test_codecs_that_are_not_read_are_named():
 def test_messages_hold_nothing_of_the_patient():
   secret = "ROE^JANE"
   ds = dataset(PatientName=secret, PatientID="4711", PixelData=b"\0" * 3)
-  with pytest.raises(image_file.ImageError) as caught:
+  with pytest.raises(image_error.ImageError) as caught:
     image_file.read(file(ds))
   assert secret not in str(caught.value) and "4711" not in str(caught.value)
 

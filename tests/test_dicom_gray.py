@@ -15,7 +15,7 @@ import pydicom
 from pydicom import uid
 import pytest
 
-from jaxfake.data import image_file
+from jaxfake.data import image_error, image_file
 
 WHOLE = os.environ.get("JAXFAKE_TESTS") == "whole"  # All of the grids; minutes.
 
@@ -255,7 +255,7 @@ def read(*args, **elements):
 
 
 def refused(data, words):
-  with pytest.raises(image_file.ImageError, match=words):
+  with pytest.raises(image_error.ImageError, match=words):
     image_file.read(data)
 
 
@@ -281,7 +281,7 @@ def test_numbers_as_sites_write_them(center, width):
 )
 def test_what_is_no_number_is_refused_and_not_told(word):
   data = raw({"WindowCenter": word, "WindowWidth": "9"})
-  with pytest.raises(image_file.ImageError) as caught:
+  with pytest.raises(image_error.ImageError) as caught:
     image_file.read(data)
   assert (
     caught.value.reason == "is a DICOM file whose WindowCenter is not a number"
@@ -513,7 +513,7 @@ def test_cases_of_the_field_that_are_no_picture(real_data):
     ):
       try:
         found[path.name] = image_file.read(path).shape
-      except image_file.ImageError as error:
+      except image_error.ImageError as error:
         found[path.name] = error.reason
   assert found.pop("jpegll_7_in_8.dcm") == (160, 160)
   words = {

@@ -15,7 +15,7 @@ import pydicom
 from pydicom import uid
 import pytest
 
-from jaxfake.data import image_file
+from jaxfake.data import image_error, image_file
 
 RNG = np.random.default_rng(0)
 JPEG_2000 = imagecodecs.jpeg2k_encode
@@ -52,7 +52,7 @@ CODECS = {
 
 
 def refused(data, words):
-  with pytest.raises(image_file.ImageError, match=words):
+  with pytest.raises(image_error.ImageError, match=words):
     image_file.read(data)
 
 

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxfake import distances
+from jaxfake.evaluation import distances
 
 
 def test_frechet_distance_of_known_gaussians():

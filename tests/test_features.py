@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from skimage import feature
 
-from jaxfake import distances, errors, models
+from jaxfake import errors, models
 from jaxfake.classifiers import features
-from jaxfake.models import conv, layers
+from jaxfake.evaluation import distances
+from jaxfake.nn import conv, layers
 
 
 def pictures(n, size, seed=0):

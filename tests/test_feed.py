@@ -9,8 +9,8 @@ import ml_collections
 import numpy as np
 import pytest
 
-from jaxfake import loop, platform
 from jaxfake.data import feed
+from jaxfake.runtime import devices, xla
 
 
 class Numbers:
@@ -77,11 +77,11 @@ def test_worker_processes_read_the_same():
 def test_chunks_of_any_length_are_the_batches_in_order(
   where, most, monkeypatch
 ):
-  monkeypatch.setattr(platform, "steps_per_dispatch", lambda: most)
+  monkeypatch.setattr(xla, "steps_per_dispatch", lambda: most)
   config = ml_collections.ConfigDict(
     dict(seed=7, batch_size=4, data=dict(size=2, feed=where))
   )
-  mesh, _, _ = loop.mesh_and_shardings()
+  mesh, _, _ = devices.mesh_and_shardings()
   source = feed.Feed(Numbers(10), config, 2, mesh)
   lookup = jax.jit(source.lookup)
   found = []
@@ -98,10 +98,10 @@ def test_chunks_of_any_length_are_the_batches_in_order(
 
 
 def test_a_set_that_does_not_fit_is_streamed(monkeypatch):
-  monkeypatch.setattr(platform, "resident_bytes", lambda: 10 * 2 * 2 - 1)
+  monkeypatch.setattr(xla, "resident_bytes", lambda: 10 * 2 * 2 - 1)
   config = ml_collections.ConfigDict(
     dict(seed=7, batch_size=4, data=dict(size=2, feed="auto"))
   )
-  mesh, _, _ = loop.mesh_and_shardings()
+  mesh, _, _ = devices.mesh_and_shardings()
   assert "streamed" in feed.Feed(Numbers(10), config, 0, mesh).about
   assert "on the device" in feed.Feed(Numbers(9), config, 0, mesh).about

@@ -10,8 +10,10 @@ from PIL import Image
 import pytest
 from scipy import ndimage
 
-from jaxfake import configuration, errors, main, metrics, workdir
+from jaxfake import configuration, errors, main
 from jaxfake.classifiers import discriminant, forensic, peers
+from jaxfake.evaluation import metrics
+from jaxfake.runtime import disk
 
 HOSPITALS = {"north": 1.0, "south": 0.6}  # Sharpness.
 
@@ -165,7 +167,7 @@ def test_it_serves_detect(trained, folder, tmp_path, capsys):
   files = [str(folder / "real" / "north"), str(folder / "fake")]
   argv = [*files, "--model", str(trained), "--csv", str(out)]
   assert detect.main(argv) == 0
-  rows = workdir.read_csv(out)
+  rows = disk.read_csv(out)
   assert len(rows) == 120
   p = {
     name: np.median([float(r["p_fake"]) for r in rows if name in r["file"]])
@@ -208,7 +210,7 @@ def test_maps_of_detect(trained, folder, tmp_path):
   # Its own pictures are not looked at by a second run.
   argv = [str(tmp_path), "--model", str(trained), "--maps", str(maps)]
   assert detect.main([*argv, "--csv", str(tmp_path / "rows.csv")]) == 1
-  assert len(workdir.read_csv(tmp_path / "rows.csv")) == 3
+  assert len(disk.read_csv(tmp_path / "rows.csv")) == 3
 
 
 def test_maps_need_a_detector_that_makes_them(tmp_path, monkeypatch, capsys):
@@ -473,7 +475,7 @@ def test_the_detector_that_comes_with_the_program(folder, tmp_path, capsys):
   assert all(re.match(r"(CC BY|MIT)( |$)", x) for x in licences), licences
   out = tmp_path / "rows.csv"
   assert detect.main([str(folder / "fake"), "--csv", str(out)]) == 0
-  rows = workdir.read_csv(out)
+  rows = disk.read_csv(out)
   assert len(rows) == 60 and all(row["verdict"] for row in rows)
   assert "comes with the program" in capsys.readouterr().out
   assert detect.main(["--card"]) == 0

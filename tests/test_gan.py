@@ -10,7 +10,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxfake import main
+from jaxfake import configuration
 from jaxfake.data import pipeline
 from jaxfake.generators import gan, losses
 
@@ -19,7 +19,7 @@ CONFIG = pathlib.Path(__file__).parent.parent / "configs/dcgan.py:tiny"
 
 def config(**changes):
   argv = [f"--config.{k.replace('__', '.')}={v}" for k, v in changes.items()]
-  return main.parse(["", f"--config={CONFIG}", *argv])[0]
+  return configuration.parse(["", f"--config={CONFIG}", *argv])[0]
 
 
 @functools.cache

@@ -15,8 +15,9 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from jaxfake import main, sample, workdir
-from jaxfake.classifiers import programs
+from jaxfake import main, sample
+from jaxfake.classifiers import registry
+from jaxfake.runtime import provenance
 
 HERE = pathlib.Path(__file__).parent
 
@@ -26,7 +27,7 @@ def machine() -> tuple:
   path = pathlib.Path("/proc/cpuinfo")
   flags = path.read_text() if path.exists() else ""
   wide = "avx512f" if "avx512f" in flags else "no avx512f"
-  return jaxlib.__version__, workdir.cpu_name(), wide, os.cpu_count()
+  return jaxlib.__version__, provenance.cpu_name(), wide, os.cpu_count()
 
 
 # Bits are compared where they were made, elsewhere what they amount to.
@@ -143,7 +144,7 @@ def test_an_old_generator_still_draws_what_it_drew(old, tmp_path):
 
 
 def test_an_old_classifier_still_scores_as_it_did(old):
-  program = programs.load(old / "tree")
+  program = registry.load(old / "tree")
   scored = program.probabilities(np.full((1, 32, 32, 1), 100, np.uint8))
   result = json.loads((old / "tree/result.json").read_text())
   assert program.threshold == result["calibration"]["threshold"]

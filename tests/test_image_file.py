@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageOps
 import pytest
 
-from jaxfake.data import image_file
+from jaxfake.data import image_error, image_file
 
 GRAY = np.array([[0, 1, 127], [128, 200, 255]], np.uint8)
 WIDE = np.array([[0, 1, 128, 129], [257, 32768, 65406, 65535]], np.uint16)
@@ -180,7 +180,7 @@ def test_cmyk_jpeg_is_not_a_negative():
   assert read[:, :8].min() > 250 and read[:, 8:].max() < 5
   at = data.index(b"\xff\xee")  # Adobe's segment.
   size = struct.unpack(">H", data[at + 2 : at + 4])[0]
-  with pytest.raises(image_file.ImageError, match="CMYK JPEG without Adobe"):
+  with pytest.raises(image_error.ImageError, match="CMYK JPEG without Adobe"):
     image_file.read(data[:at] + data[at + 2 + size :])
 
 
@@ -211,7 +211,7 @@ QUALITY = {"PNG": {}, "JPEG": {"quality": 95}}
 
 
 def refused(source, reason):
-  with pytest.raises(image_file.ImageError, match=reason) as info:
+  with pytest.raises(image_error.ImageError, match=reason) as info:
     image_file.read(source)
   return info.value
 
@@ -276,7 +276,7 @@ def test_any_damage_gives_an_image_or_an_image_error():
       data = bytearray(whole)
       for at in rng.integers(0, len(data), rng.integers(1, 5)):
         data[at] = rng.integers(256)
-      with contextlib.suppress(image_file.ImageError):
+      with contextlib.suppress(image_error.ImageError):
         assert image_file.read(bytes(data)).dtype == np.uint8
 
 
@@ -290,9 +290,9 @@ def test_bombs_are_refused_before_decoding(monkeypatch):
   at = jpeg.index(b"\xff\xc0")
   jpeg[at + 5 : at + 9] = struct.pack(">HH", 60_000, 60_000)
   refused(bytes(jpeg), "60000 x 60000 pixels, more than")
-  monkeypatch.setattr(image_file, "MAX_PIXELS", 6)
+  monkeypatch.setattr(image_error, "MAX_PIXELS", 6)
   equal(saved(GRAY, "PNG"), GRAY)
-  monkeypatch.setattr(image_file, "MAX_PIXELS", 5)
+  monkeypatch.setattr(image_error, "MAX_PIXELS", 5)
   refused(saved(GRAY, "PNG"), "3 x 2 pixels, more than the 5 allowed")
 
 

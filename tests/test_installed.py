@@ -110,10 +110,10 @@ def test_every_configuration_is_found_and_a_file_that_exists_wins(
   shutil.copy(ROOT / "configs/dcgan.py", tmp_path / "configs")
   names = sorted(x.name for x in ROOT.glob("configs/*.py"))
   code = f"""
-from jaxfake import configuration, main
+from jaxfake import configuration
 for name in {names}:
   for variant in ("", ":quick", ":tiny"):
-    main.parse(["", f"--config=configs/{{name}}{{variant}}"])
+    configuration.parse(["", f"--config=configs/{{name}}{{variant}}"])
   print(configuration.find(f"configs/{{name}}"))
 """
   done = run(python, "-c", code, cwd=tmp_path)
@@ -133,8 +133,8 @@ def test_an_editable_installation_finds_them_too(tmp_path):
   made = environment(tmp_path / "environment")
   pip("--python", made, "install", *OFFLINE, "-e", clone, cwd=tmp_path)
   code = """
-from jaxfake import configuration, main
-main.parse(["", "--config=configs/study.py:tiny"])
+from jaxfake import configuration
+configuration.parse(["", "--config=configs/study.py:tiny"])
 print(configuration.find("configs/study.py"))
 """
   done = run(made, "-c", code, cwd=empty)

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from jaxfake.data import image_file, jpeg_file, jpeg_lossless
+from jaxfake.data import image_error, image_file, jpeg_file, jpeg_lossless
 
 RNG = np.random.default_rng(0)
 PICTURE = np.clip(
@@ -37,7 +37,7 @@ def by_pillow(data):
 
 
 def refused(data, words):
-  with pytest.raises(image_file.ImageError, match=words):
+  with pytest.raises(image_error.ImageError, match=words):
     image_file.read(bytes(data))
 
 
@@ -246,7 +246,7 @@ def test_a_header_without_end_is_refused_soon(filling):
   start = time.process_time()
   try:
     image_file.read(data[:2] + filling * count + data[2:])
-  except image_file.ImageError as error:
+  except image_error.ImageError as error:
     assert "more than 10000 segments" in error.reason
   assert time.process_time() - start < 3
 

@@ -13,7 +13,7 @@ from kubeflow_trainer_api import models
 import pytest
 import yaml
 
-from jaxfake import main
+from jaxfake import configuration
 
 ROOT = pathlib.Path(__file__).parent.parent
 LAUNCH = ROOT / "launch"
@@ -367,5 +367,5 @@ def test_a_sky_machine_runs_its_arguments(tmp_path):
   assert "python3 -m uv pip install -q -e .[cuda]" in told
   argv = shlex.split(told[-1])
   assert argv[:3] == ["python", "-m", "jaxfake.main"]
-  config, workdir = main.parse(argv[2:])
+  config, workdir = configuration.parse(argv[2:])
   assert (config.task, str(workdir)) == ("gan", "/runs/dcgan")

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxfake.models import layers
+from jaxfake.nn import layers
 
 
 def run(norm, x, variables):

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from jaxfake import leaks
+from jaxfake.experiments.study import leaks
 
 SIDE = 64
 

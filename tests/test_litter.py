@@ -2,7 +2,7 @@
 
 import pytest
 
-from jaxfake.data import litter
+from jaxfake.runtime import litter
 
 LITTER = """
 .DS_Store ._a.png ._.DS_Store __MACOSX Thumbs.db THUMBS.DB ehthumbs.db

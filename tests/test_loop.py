@@ -14,16 +14,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxfake import loop, main, task
+from jaxfake import main
+from jaxfake.data import sources
 from jaxfake.generators import gan, losses
-from jaxfake.models import winograd
+from jaxfake.nn import winograd
+from jaxfake.runtime import devices
+from jaxfake.training import loop
 
 ROOT = pathlib.Path(__file__).parent.parent
 TINY = f"--config={ROOT}/configs/dcgan.py:tiny"
 # Runs main, but at step STEP does something first.
 AT_STEP = """
 import os, resource, signal, sys
-from jaxfake import loop, main
+from jaxfake import main
+from jaxfake.training import loop
 add = loop.Window.add
 def patched(self, steps, metrics):
   if {step} in steps:
@@ -127,7 +131,7 @@ def test_several_steps_a_dispatch_go_on_bit_equal(
   tmp_path, straight, monkeypatch
 ):
   """As on GPU and TPU; chunks end at reports, and where a signal came."""
-  monkeypatch.setattr(loop.platform, "steps_per_dispatch", lambda: 4)
+  monkeypatch.setattr(loop.xla, "steps_per_dispatch", lambda: 4)
   flags = ["--config.every.log=3", "--config.every.checkpoint=5"]
   flags += ["--config.every.preview=100", "--config.every.evaluate=100"]
   assert train(tmp_path / "whole", *flags) == 0
@@ -259,9 +263,9 @@ def test_batch_must_divide_over_devices(tmp_path):
 
 @pytest.mark.parametrize("n", [1, 4, 7, 8])
 def test_gather_counts_each_example_once(n):
-  _, by_batch, _ = loop.mesh_and_shardings()
-  gather = loop.gather_over(by_batch, 4)
-  rows = task.Rows(x=np.arange(n), y=np.arange(n) * 2)
+  _, by_batch, _ = devices.mesh_and_shardings()
+  gather = devices.gather_over(by_batch, 4)
+  rows = sources.Rows(x=np.arange(n), y=np.arange(n) * 2)
   double, y = gather(jax.jit(lambda b: (b["x"] * 2, b["y"])), rows)
   np.testing.assert_array_equal(double, np.arange(n) * 2)
   np.testing.assert_array_equal(double, y)
@@ -270,7 +274,7 @@ def test_gather_counts_each_example_once(n):
 @pytest.mark.parametrize("most", [1, 2])
 def test_no_more_steps_wait_in_the_device_than_keep_it_busy(monkeypatch, most):
   """On a CPU each that waits has its memory already."""
-  monkeypatch.setattr(loop.platform, "dispatches_at_once", lambda: most)
+  monkeypatch.setattr(loop.xla, "dispatches_at_once", lambda: most)
   unfinished, counts = [], []
 
   class Metrics:

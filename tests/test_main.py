@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from jaxfake import contracts, main, named
+from jaxfake import configuration, contracts, main, named
 from jaxfake.data import pipeline
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -125,9 +125,11 @@ def test_a_run_leaves_what_the_readme_says(tmp_path, capsys):
 @pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize("variant", ["", ":quick", ":tiny"])
 def test_every_variant_passes_its_checks(name, variant):
-  from jaxfake import loop
+  from jaxfake.training import loop
 
-  config, _ = main.parse(["", f"--config={ROOT}/configs/{name}{variant}"])
+  config, _ = configuration.parse(
+    ["", f"--config={ROOT}/configs/{name}{variant}"]
+  )
   kinds = contracts.Family, contracts.Experiment
   task = named.find("task", config.task, *kinds).load()
   if config.task in ("gan", "classifier"):
@@ -140,7 +142,7 @@ def test_every_variant_passes_its_checks(name, variant):
 def test_default_workdir_tells_runs_apart():
   def path(*overrides):
     argv = ["", f"--config={ROOT}/configs/dcgan.py:tiny", *overrides]
-    return main.parse(argv)[1]
+    return configuration.parse(argv)[1]
 
   assert str(path()) == "runs/dcgan-tiny"
   one = path("--config.seed=1")

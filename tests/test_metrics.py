@@ -10,7 +10,8 @@ import scipy.stats
 import sklearn.metrics as sk
 from sklearn.preprocessing import label_binarize
 
-from jaxfake import errors, metrics
+from jaxfake import errors
+from jaxfake.evaluation import metrics
 
 NAMES = ["NORMAL", "PNEUMONIA", "COVID", "TB"]
 slow = settings(max_examples=30, deadline=None)

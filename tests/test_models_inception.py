@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from jaxfake import models
-from jaxfake.models import conv
+from jaxfake.nn import conv
 
 applications = keras_oracle.keras.applications
 

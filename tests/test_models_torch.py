@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from jaxfake import models
-from jaxfake.models import pretrained, vgg
+from jaxfake.models import vgg
+from jaxfake.models.weights import pretrained
 
 torch = pytest.importorskip("torch", reason="PyTorch, the oracle, is missing")
 safetensors_torch = pytest.importorskip("safetensors.torch")

@@ -14,10 +14,10 @@ import numpy as np
 import optax
 import pytest
 
-from jaxfake import errors, main
-from jaxfake.classifiers import classifier, neural, programs
+from jaxfake import configuration, errors, main
+from jaxfake.classifiers import classifier, neural, registry
 from jaxfake.data import pipeline
-from jaxfake.task import Rows
+from jaxfake.data.sources import Rows
 
 CONFIG = pathlib.Path(__file__).parent.parent / "configs/classifier.py:tiny"
 STEPS = 20
@@ -55,7 +55,7 @@ def splits():
 
 def config(**changes):
   argv = [f"--config.{k.replace('__', '.')}={v}" for k, v in changes.items()]
-  return main.parse(["", f"--config={CONFIG}", *argv])[0]
+  return configuration.parse(["", f"--config={CONFIG}", *argv])[0]
 
 
 def batch(n=8):
@@ -267,11 +267,11 @@ def test_the_folder_alone_scores_images(straight, tmp_path, monkeypatch):
   from jaxfake import data
 
   path, result = straight
-  source = data.prepare(programs.load(path).config.data).source("test")
-  shots = pipeline.Images(source, programs.load(path).config.data)
+  source = data.prepare(registry.load(path).config.data).source("test")
+  shots = pipeline.Images(source, registry.load(path).config.data)
   image = np.stack([shots[i]["image"] for i in range(len(shots))])
   monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))  # No data set here.
-  got = programs.load(path).probabilities(image)
+  got = registry.load(path).probabilities(image)
   rows = [r for r in predictions(path) if r["split"] == "test"]
   want = np.array(
     [float(r[f"p_{result['calibration']['positive']}"]) for r in rows]
@@ -282,7 +282,8 @@ def test_the_folder_alone_scores_images(straight, tmp_path, monkeypatch):
 def test_kill_9_ends_equal(straight, tmp_path):
   code = """
 import os, signal, sys
-from jaxfake import loop, main
+from jaxfake import main
+from jaxfake.training import loop
 add = loop.Window.add
 def patched(self, steps, metrics):
   if {step} in steps:

@@ -20,7 +20,7 @@ from jaxfake.data import (
   duplicates,
   folders,
   grouping,
-  image_file,
+  image_error,
   patients,
   reading,
 )
@@ -425,7 +425,9 @@ def test_unknown_patients_are_said_everywhere(tmp_path, capsys):
 def told(facts):
   """What every report says of a data set with these facts."""
   from jaxfake.classifiers import classifier
-  from jaxfake.experiments import comparison, study_report, sweep_report
+  from jaxfake.experiments import comparison
+  from jaxfake.experiments.study import report
+  from jaxfake.experiments.sweep import report as sweep_report
 
   start = dict(cpu="x", cpu_count=2, devices=["cpu"], commit="", date="2026")
   result = {
@@ -444,7 +446,7 @@ def told(facts):
     "cost": {"gflop_per_image": 1, "parameters": 1, "ms_per_image": 1},
     "train_seconds": 1,
   }
-  yield " ".join(study_report.about(result))
+  yield " ".join(report.about(result))
   yield " ".join(comparison.about_lines([result], 1))
   yield " ".join(sweep_report.about_lines([result], 1))
   yield classifier.summary(pathlib.Path("x"), result)
@@ -682,5 +684,5 @@ def test_unreadable_files_are_known_before_anything_is_written(
     data.prepare(c)
   assert isinstance(
     grouping.picture(folders.kaggle(str(root), "patient")[0][0]),
-    image_file.ImageError,
+    image_error.ImageError,
   )

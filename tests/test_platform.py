@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxfake import platform
+from jaxfake.runtime import xla
 
 
 def processor(monkeypatch, text):
@@ -26,7 +26,7 @@ def processor(monkeypatch, text):
 
   with monkeypatch.context() as patch:
     patch.setattr(pathlib.Path, "read_text", read)
-    return platform._processor()
+    return xla._processor()
 
 
 def test_processors_of_other_instructions_share_no_compiled_programs(
@@ -50,9 +50,9 @@ def test_options_are_refused_quietly(monkeypatch):
     raise jax.errors.JaxRuntimeError(f"No such option: {compiler_options}")
 
   probe = functools.partial(
-    platform._accepted.__wrapped__, "xla_backend_optimization_level", 0
+    xla._accepted.__wrapped__, "xla_backend_optimization_level", 0
   )
-  assert probe() == platform.run_once_options() != {}
+  assert probe() == xla.run_once_options() != {}
   assert jax.jit(jnp.sin, compiler_options=probe())(0.0) == 0
   with monkeypatch.context() as patch:
     patch.setattr(jax, "jit", jit)
@@ -63,8 +63,8 @@ def test_options_are_refused_quietly(monkeypatch):
 
 def test_a_program_starts_again_with_its_allocator_set():
   program = (
-    "import os, sys, jaxfake.platform;"
-    "jaxfake.platform.tune_allocator();"
+    "import os, sys, jaxfake.runtime.xla;"
+    "jaxfake.runtime.xla.tune_allocator();"
     "assert 'jax' not in sys.modules;"
     "print(os.environ.get('GLIBC_TUNABLES'), sys.argv[1:], os.getpid())"
   )
@@ -78,7 +78,7 @@ def test_a_program_starts_again_with_its_allocator_set():
     return process.communicate()[0].strip(), process.pid
 
   glibc = stdlib_platform.libc_ver()[0] == "glibc"
-  set_to = platform.TUNABLES if glibc else None
+  set_to = xla.TUNABLES if glibc else None
   out, pid = said()  # One process to whoever started it.
   assert out == f"{set_to} ['a b', '--c'] {pid}"
   theirs = "glibc.malloc.perturb=0"
@@ -128,12 +128,12 @@ def test_an_option_that_cannot_be_is_a_line(tmp_path):
 
 def test_memory_is_released_after_compiling_what_is_large(monkeypatch):
   released = []
-  monkeypatch.setattr(platform, "release_memory", lambda: released.append(1))
-  platform.release_after_compiling()
-  monkeypatch.setattr(platform, "LARGE_PROGRAM", np.inf)
+  monkeypatch.setattr(xla, "release_memory", lambda: released.append(1))
+  xla.release_after_compiling()
+  monkeypatch.setattr(xla, "LARGE_PROGRAM", np.inf)
   jax.jit(lambda x: jnp.cos(x) + 1)(1.0)
   assert not released
-  monkeypatch.setattr(platform, "LARGE_PROGRAM", 0)
+  monkeypatch.setattr(xla, "LARGE_PROGRAM", 0)
   jax.jit(lambda x: jnp.cos(x) + 2)(1.0)
   assert released
 
@@ -141,15 +141,15 @@ def test_memory_is_released_after_compiling_what_is_large(monkeypatch):
 def test_waiting_lasts_until_memory_is_free(monkeypatch):
   """On CPU a moment longer than until the result is there."""
   happened = []
-  monkeypatch.setattr(platform.time, "sleep", happened.append)
+  monkeypatch.setattr(xla.time, "sleep", happened.append)
 
   class Result:
     def block_until_ready(self):
       happened.append("ready")
       return self
 
-  platform.wait({"loss": Result()})
+  xla.wait({"loss": Result()})
   assert happened[0] == "ready" and 0 < happened[1] < 0.01
   monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-  platform.wait({"loss": Result()})
+  xla.wait({"loss": Result()})
   assert happened[2:] == ["ready"]

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxfake.models import pool
+from jaxfake.nn import pool
 
 QUICK = {"xla_backend_optimization_level": 0}
 KINDS = ["max", "avg", "avg of pixels"]

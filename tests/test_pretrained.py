@@ -18,7 +18,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from jaxfake import errors, models
-from jaxfake.models import pretrained, weights_names
+from jaxfake.models.weights import pretrained, weights_names
 
 CLASSES = 4
 

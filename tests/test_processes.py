@@ -16,8 +16,9 @@ import jax
 import numpy as np
 import pytest
 
-from jaxfake import data, errors, main, processes
+from jaxfake import data, errors, main
 from jaxfake.generators import gan
+from jaxfake.runtime import processes
 
 ROOT = pathlib.Path(__file__).parent.parent
 TINY = f"--config={ROOT}/configs/dcgan.py:tiny"
@@ -26,7 +27,9 @@ TINY = f"--config={ROOT}/configs/dcgan.py:tiny"
 SIGNALLED = """
 import os, signal, sys
 import jax
-from jaxfake import loop, main, processes
+from jaxfake import main
+from jaxfake.runtime import processes
+from jaxfake.training import loop
 processes.HEARTBEAT = 5
 agreed = loop.Stop.agreed
 def patched(self):
@@ -295,12 +298,13 @@ def test_two_processes_agree_and_go_on_as_one_and_as_four(
 def test_four_processes_count_each_example_once():
   code = """
 import jax, numpy as np
-from jaxfake import loop, processes, task
+from jaxfake.data import sources
+from jaxfake.runtime import devices, processes
 processes.join()
-_, by_batch, _ = loop.mesh_and_shardings()
-gather = loop.gather_over(by_batch, 8)
+_, by_batch, _ = devices.mesh_and_shardings()
+gather = devices.gather_over(by_batch, 8)
 for n in (1, 7, 8, 19):
-  rows = task.Rows(x=np.arange(n), y=np.arange(n) * 2)
+  rows = sources.Rows(x=np.arange(n), y=np.arange(n) * 2)
   double, y = gather(jax.jit(lambda b: (b["x"] * 2, b["y"])), rows)
   np.testing.assert_array_equal(double, np.arange(n) * 2)
   np.testing.assert_array_equal(double, y)

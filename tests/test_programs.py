@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxfake import data, errors, main
-from jaxfake.classifiers import programs
+from jaxfake.classifiers import registry
 from jaxfake.data import pipeline
 
 CONFIG = pathlib.Path(__file__).parent.parent / "configs/classifier.py:tiny"
@@ -29,7 +29,7 @@ def test_a_program_trains_and_its_folder_scores(name, tmp_path):
   result = json.loads((path / "result.json").read_text())
   assert {"auc", "accuracy", "ece", "brier"} <= result["figures"].keys()
   assert result["cost"]["parameters"] > 0
-  classifier = programs.load(path)
+  classifier = registry.load(path)
   assert classifier.classes == ("NORMAL", "PNEUMONIA")
   assert classifier.threshold == result["calibration"]["threshold"]
   source = data.prepare(classifier.config.data).source("test")
@@ -50,7 +50,7 @@ def test_a_program_trains_and_its_folder_scores(name, tmp_path):
 
 def test_folders_of_other_things_are_refused(tmp_path):
   with pytest.raises(errors.ConfigError, match="not a run's folder"):
-    programs.load(tmp_path)
+    registry.load(tmp_path)
   (tmp_path / "result.json").write_text("{}")
   with pytest.raises(errors.ConfigError, match="not of a classifier"):
-    programs.load(tmp_path)
+    registry.load(tmp_path)

@@ -7,7 +7,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 import pytest
 
-from jaxfake.data import anatomy, image_file, radiograph
+from jaxfake.data import image_file, radiograph
+from jaxfake.data.phantom import anatomy
 
 
 def text_page(side=400):

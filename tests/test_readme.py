@@ -144,10 +144,10 @@ def test_command(command, place):
 
 @pytest.mark.parametrize("command", SHOWN)
 def test_command_that_takes_hours_names_fields_there_are(command, monkeypatch):
-  from jaxfake import main
+  from jaxfake import configuration
 
   monkeypatch.chdir(ROOT)
-  main.parse(shlex.split(command)[2:])
+  configuration.parse(shlex.split(command)[2:])
 
 
 def anchors(text):

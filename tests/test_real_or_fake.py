@@ -6,7 +6,7 @@ from hypothesis.extra import numpy as hnp
 import numpy as np
 import pytest
 
-from jaxfake import data, errors, main
+from jaxfake import configuration, data, errors
 from jaxfake.data import pipeline, real_or_fake
 
 CONFIG = "configs/classifier.py:tiny"
@@ -16,7 +16,7 @@ def config(**changes):
   argv = [
     f"--config.data.{k.replace('__', '.')}={v}" for k, v in changes.items()
   ]
-  return main.parse(["", f"--config={CONFIG}", *argv])[0].data
+  return configuration.parse(["", f"--config={CONFIG}", *argv])[0].data
 
 
 IMAGES = hnp.arrays(

@@ -9,7 +9,8 @@ from markdown_it import MarkdownIt  # Which rich brings.
 import numpy as np
 import pytest
 
-from jaxfake import pictures, progress, report
+from jaxfake.evaluation import pictures, report
+from jaxfake.runtime import progress
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,9 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from jaxfake import main, sample, workdir
+from jaxfake import main, sample
+from jaxfake.data import generated_writer
+from jaxfake.runtime import disk
 
 ROOT = pathlib.Path(__file__).parent.parent
 TINY = f"--config={ROOT}/configs/dcgan.py:tiny"
@@ -83,11 +85,11 @@ def test_an_image_depends_on_seed_index_and_class_alone(trained, tmp_path):
 def test_interrupted_anywhere_it_ends_the_same(
   form, trained, tmp_path, monkeypatch
 ):
-  monkeypatch.setattr(sample, "CHUNK", 3)
-  monkeypatch.setattr(sample, "SHARD", 3)
+  monkeypatch.setattr(generated_writer, "CHUNK", 3)
+  monkeypatch.setattr(generated_writer, "SHARD", 3)
   flags = ("--format", form)
   assert make(trained, tmp_path / "straight", 10, *flags) == 0
-  encode = sample.png
+  encode = generated_writer.png
 
   def interrupted(image, facts):
     if facts["index"] == 7:
@@ -95,7 +97,7 @@ def test_interrupted_anywhere_it_ends_the_same(
     return encode(image, facts)
 
   with monkeypatch.context() as patch:
-    patch.setattr(sample, "png", interrupted)
+    patch.setattr(generated_writer, "png", interrupted)
     assert make(trained, tmp_path / "cut", 10, *flags) == 130
   kept = len(manifest(tmp_path / "cut"))
   assert kept in (3, 6)
@@ -118,7 +120,7 @@ def test_interrupted_anywhere_it_ends_the_same(
 def test_a_shard_half_in_the_manifest_is_made_again(
   trained, tmp_path, monkeypatch
 ):
-  monkeypatch.setattr(sample, "SHARD", 4)
+  monkeypatch.setattr(generated_writer, "SHARD", 4)
   flags = ("--format", "array_record")
   assert make(trained, tmp_path / "straight", 10, *flags) == 0
   assert make(trained, tmp_path / "cut", 10, *flags) == 0
@@ -133,16 +135,18 @@ def test_a_shard_half_in_the_manifest_is_made_again(
 # Runs sample in shards of three; a process dies when it comes to an index.
 DIES = """
 import os, signal, sys
-from jaxfake import processes, sample
+from jaxfake import sample
+from jaxfake.data import generated_writer
+from jaxfake.runtime import processes
 processes.HEARTBEAT = 5
-sample.SHARD = 3
-encode = sample.png
+generated_writer.SHARD = 3
+encode = generated_writer.png
 def png(image, facts):
   if facts["index"] == {index}:
     os.kill(os.getpid(), signal.SIGKILL)
   os.write(1, b"\\nmade %d\\n" % facts["index"])
   return encode(image, facts)
-sample.png = png
+generated_writer.png = png
 sys.exit(sample.main(sys.argv[1:]))
 """
 
@@ -150,7 +154,7 @@ sys.exit(sample.main(sys.argv[1:]))
 def test_two_processes_then_three_make_what_one_makes(
   trained, tmp_path, monkeypatch
 ):
-  monkeypatch.setattr(sample, "SHARD", 3)
+  monkeypatch.setattr(generated_writer, "SHARD", 3)
   one, many = tmp_path / "one", tmp_path / "many"
   assert make(trained, one, 20, "--format", "array_record") == 0
   argv = ["--workdir", trained, "--out", many, "--count", 20, "--batch", 4]
@@ -159,16 +163,16 @@ def test_two_processes_then_three_make_what_one_makes(
   first, second = codes(start(2, DIES.format(index=9), *argv))
   assert second == -signal.SIGKILL
   assert first != 0
-  assert not sample.finished(many, 20)
+  assert not generated_writer.finished(many, 20)
   listed = many.glob("manifest*.jsonl")
-  before = [x["index"] for p in listed for x in workdir.read_lines(p)]
+  before = [x["index"] for p in listed for x in disk.read_lines(p)]
   started = start(3, DIES.format(index=-1), *argv)
   assert codes(started) == [0, 0, 0], started[0].err
   after = [
     int(i) for x in started for i in re.findall(r"^made (\d+)$", x.out, re.M)
   ]
   assert sorted(before + after) == list(range(20))  # Each once.
-  assert sample.finished(many, 20)
+  assert generated_writer.finished(many, 20)
   names = lambda out: sorted(p.name for p in out.iterdir())
   assert names(many) == names(one)
   assert (many / "manifest.jsonl").read_bytes() == (
@@ -186,13 +190,13 @@ def test_the_parts_of_a_manifest_are_joined(trained, tmp_path, monkeypatch):
   (tmp_path / "manifest.jsonl").write_text(lines[5] + lines[1])
   (tmp_path / "manifest-1.jsonl").write_text(lines[1] + lines[2])
   (tmp_path / "manifest-2.jsonl").write_text(lines[4] + lines[0][:9])
-  encode, again = sample.png, []
+  encode, again = generated_writer.png, []
 
   def png(image, facts):
     again.append(facts["index"])
     return encode(image, facts)
 
-  monkeypatch.setattr(sample, "png", png)
+  monkeypatch.setattr(generated_writer, "png", png)
   assert make(trained, tmp_path, 6) == 0
   assert sorted(again) == [0, 3]
   assert (tmp_path / "manifest.jsonl").read_text() == whole

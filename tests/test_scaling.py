@@ -11,8 +11,8 @@ import types
 
 import pytest
 
-from jaxfake import scaling
-from jaxfake.collectives import Collective
+from jaxfake.benchmarks import scaling
+from jaxfake.benchmarks.collectives import Collective
 
 ROOT = pathlib.Path(__file__).parent.parent
 DCGAN = f"{ROOT}/configs/dcgan.py:tiny"

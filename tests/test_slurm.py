@@ -92,7 +92,7 @@ def test_a_preempted_job_queues_again_and_ends_with_the_same_bits(tmp_path):
 
 def test_a_step_of_two_tasks_is_two_processes_a_shell_is_alone():
   code = (
-    "import os; from jaxfake import processes;"
+    "import os; from jaxfake.runtime import processes;"
     "print(processes.launcher(dict(os.environ)))"
   )
   python = [sys.executable, "-c", code]

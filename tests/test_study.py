@@ -6,16 +6,17 @@ import re
 import numpy as np
 import pytest
 
-from jaxfake import errors, main, metrics
-from jaxfake.classifiers import programs
-from jaxfake.experiments import study, study_figures
-from jaxfake.experiments import study_runs as runs
+from jaxfake import configuration, errors, run
+from jaxfake.classifiers import registry
+from jaxfake.evaluation import metrics
+from jaxfake.experiments import study
+from jaxfake.experiments.study import configs, figures
 
 TINY = "configs/study.py:tiny"
 
 
 def config(*flags):
-  return main.parse(["", f"--config={TINY}", *flags])[0]
+  return configuration.parse(["", f"--config={TINY}", *flags])[0]
 
 
 @pytest.fixture(scope="module")
@@ -29,11 +30,11 @@ def finished(tmp_path_factory):
     started.append(place.name)
     if place.name == "other_kind":
       return 75
-    return main.train(run_config, place)
+    return run.train(run_config, place)
 
   def train(run_config, place):
     started.append(place.name)
-    return main.train(run_config, place)
+    return run.train(run_config, place)
 
   assert study.run(c, path, interrupted) == 75
   assert not (path / "result.json").exists()
@@ -56,9 +57,9 @@ def test_it_goes_on_where_it_stopped(finished):
 def test_figures_are_of_the_programs_that_were_trained(finished):
   path, result, _ = finished
   c = config()
-  tested = runs.detector(c, "cnn", path, "other_kind")
-  images, labels, patients, _ = study_figures.test_images(tested)
-  p = programs.load(path / "detectors" / "cnn").probabilities(images)
+  tested = configs.detector(c, "cnn", path, "other_kind")
+  images, labels, patients, _ = figures.test_images(tested)
+  p = registry.load(path / "detectors" / "cnn").probabilities(images)
   (row,) = (
     row
     for row in result["detection"]
@@ -110,7 +111,7 @@ def test_figures_are_withheld_where_the_audit_finds_a_leak(
 ):
   path, result, _ = finished
   leak = dict(result["audit"], leaks=["the files differ in size"])
-  monkeypatch.setattr(study.study_figures, "audit", lambda config: leak)
+  monkeypatch.setattr(study.figures, "audit", lambda config: leak)
   assert study.run(config(), path, None) == 0
   withheld = json.loads((path / "result.json").read_text())
   assert withheld["detection"] is None

@@ -12,8 +12,9 @@ import threading
 
 import pytest
 
-from jaxfake import errors, main, workdir
-from jaxfake.experiments import sweep, sweep_report, sweep_runs, sweep_slurm
+from jaxfake import configuration, errors
+from jaxfake.experiments.sweep import local, plan, report, slurm
+from jaxfake.runtime import disk
 
 ROOT = pathlib.Path(__file__).parent.parent
 DCGAN = f"--config={ROOT}/configs/dcgan.py:tiny"
@@ -43,14 +44,14 @@ def sweep():
 
 
 def test_ablations_stand_apart_and_share_their_runs():
-  settings = sweep.plan(main.parse, [DCGAN], pathlib.Path("w"), "", 2)
+  settings = plan.plan(configuration.parse, [DCGAN], pathlib.Path("w"), "", 2)
   ablations = list(dict.fromkeys(x.ablation for x in settings))
   assert ablations == ["model.width", "opt.lr", "augment", "ema", "loss"]
   # The configuration itself is yielded as {}, and once in each.
   assert [x.ablation for x in settings if x.base] == ablations
   widths = [x.label for x in settings if x.ablation == "model.width"]
   assert widths == ["4", "16", "32", "64", "128"]  # Numbers in order.
-  runs = sweep.unique(settings)
+  runs = plan.unique(settings)
   assert len(runs) == 2 * (len(settings) - len(ablations) + 1)
   assert len({run.path for run in runs}) == len(runs)
   seeds = [run.seed for run in runs]
@@ -58,16 +59,18 @@ def test_ablations_stand_apart_and_share_their_runs():
   run = next(x for x in runs if x.name == "opt.lr=0.0001-seed1")
   assert run.config["opt"]["lr"] == 1e-4 and run.config["seed"] == 1
   # The command is an ordinary one.
-  config, path = main.parse(["", *run.arguments])
+  config, path = configuration.parse(["", *run.arguments])
   assert config.to_dict() == run.config
   assert path == run.path == pathlib.Path("w/runs/opt.lr=0.0001-seed1")
 
 
 def test_flags_reach_every_run_and_only_takes_some():
   flags = [DCGAN, "--config.seed=5", "--config.total_steps=9"]
-  settings = sweep.plan(main.parse, flags, pathlib.Path("w"), "ema,loss", 2)
+  settings = plan.plan(
+    configuration.parse, flags, pathlib.Path("w"), "ema,loss", 2
+  )
   assert {x.ablation for x in settings} == {"ema", "loss"}
-  for run in sweep.unique(settings):
+  for run in plan.unique(settings):
     assert run.config["total_steps"] == 9
     assert run.seed in (5, 6)
 
@@ -75,12 +78,12 @@ def test_flags_reach_every_run_and_only_takes_some():
 def test_folders_names_are_safe_and_apart():
   base = {"seed": 0, "a.b": "", "c": 1}
   names = {
-    sweep.folder(base, base | change)
+    plan.folder(base, base | change)
     for change in ({"a.b": "/x/y"}, {"a.b": "/x_y"}, {"a.b": "x" * 200}, {})
   }
   assert len(names) == 4 and "base" in names
   assert all("/" not in x and len(x) < 100 for x in names)
-  assert sweep.folder(base, base | {"seed": 3}) == "base"
+  assert plan.folder(base, base | {"seed": 3}) == "base"
 
 
 @pytest.mark.parametrize(
@@ -114,13 +117,13 @@ def test_every_ablation_that_ships_passes_its_checks(name):
 
   for variant in ("", ":tiny"):
     flags = [f"--config={ROOT}/configs/{name}.py{variant}"]
-    settings = sweep.plan(main.parse, flags, pathlib.Path("w"), "", 1)
-    for run in sweep.unique(settings):
-      config = main.parse(["", *run.arguments])[0]
+    settings = plan.plan(configuration.parse, flags, pathlib.Path("w"), "", 1)
+    for run in plan.unique(settings):
+      config = configuration.parse(["", *run.arguments])[0]
       {"gan": gan, "classifier": classifier}[config.task].check(config)
 
 
-class Script(sweep.Run):
+class Script(plan.Run):
   """A run that is a few lines of Python instead."""
 
   def command(self, python=sys.executable):
@@ -133,8 +136,8 @@ def script(path: pathlib.Path, name: str, text: str) -> Script:
 
 FINISH = """
 import pathlib, sys
-from jaxfake import workdir
-workdir.write_json(pathlib.Path(sys.argv[1]) / "result.json", {"config": {}})
+from jaxfake.runtime import disk
+disk.write_json(pathlib.Path(sys.argv[1]) / "result.json", {"config": {}})
 """
 SLOW = "import time; print('on', flush=True); time.sleep(0.4)\n" + FINISH
 # As main does: saves, and leaves with 130.
@@ -148,12 +151,12 @@ time.sleep(30)
 
 @pytest.fixture(autouse=True)
 def quick_polls(monkeypatch):
-  monkeypatch.setattr(sweep_runs, "POLL", 0.05)
+  monkeypatch.setattr(local, "POLL", 0.05)
 
 
 def test_no_more_run_at_once_than_asked(tmp_path):
   runs = [script(tmp_path, str(i), SLOW) for i in range(5)]
-  place = sweep_runs.Here(runs, 2)
+  place = local.Here(runs, 2)
   most = 0
   while place.active:
     place.tick()
@@ -170,9 +173,9 @@ def test_one_fails_the_rest_go_on_and_it_is_retried_on_request(
 ):
   text = "for i in range(9): print('line', i)\nraise SystemExit(3)"
   runs = [script(tmp_path, "bad", text), script(tmp_path, "good", FINISH)]
-  assert sweep_runs.watch(sweep_runs.Here(runs, 1), runs) == 1
+  assert local.watch(local.Here(runs, 1), runs) == 1
   assert [run.state() for run in runs] == ["failed", "finished"]
-  (told,) = sweep_runs.failures(runs)
+  (told,) = local.failures(runs)
   assert "bad failed with exit code 3" in told
   assert told.splitlines()[1:] == [f"    line {i}" for i in range(4, 9)]
   out = capsys.readouterr().out.splitlines()
@@ -180,8 +183,8 @@ def test_one_fails_the_rest_go_on_and_it_is_retried_on_request(
   assert "bad  failed  line 8" in out and "good  finished" in out
   # Mended, and run again.
   runs[0] = script(tmp_path, "bad", FINISH)
-  assert sweep_runs.watch(sweep_runs.Here(runs[:1], 1), runs) == 0
-  assert sweep_runs.failures(runs) == []
+  assert local.watch(local.Here(runs[:1], 1), runs) == 0
+  assert local.failures(runs) == []
 
 
 @pytest.mark.parametrize(
@@ -190,7 +193,7 @@ def test_one_fails_the_rest_go_on_and_it_is_retried_on_request(
 def test_stopped_runs_save_and_can_go_on(tmp_path, number, code, capsys):
   text = WAITS.replace("SIGINT", signal.Signals(number).name)
   runs = [script(tmp_path, str(i), text) for i in range(3)]
-  place = sweep_runs.Here(runs, 2)
+  place = local.Here(runs, 2)
 
   def when_both_are_on():
     while sum("on" in x.last_lines(1) for x in runs) < 2:
@@ -202,7 +205,7 @@ def test_stopped_runs_save_and_can_go_on(tmp_path, number, code, capsys):
   thread = threading.Thread(target=when_both_are_on)
   thread.start()
   try:
-    assert sweep_runs.watch(place, runs) == code
+    assert local.watch(place, runs) == code
   finally:
     done.set()
     thread.join()
@@ -215,7 +218,7 @@ def test_a_slurm_job_that_is_warned_saves_and_asks_to_come_back(tmp_path):
   """submitit calls checkpoint() from a signal's handler."""
   pytest.importorskip("submitit")
   text = WAITS.replace("SIGINT", "SIGTERM").replace("130", "75")
-  job = sweep_slurm.Job(run := script(tmp_path, "x", text))
+  job = slurm.Job(run := script(tmp_path, "x", text))
   again = []
 
   def warn():
@@ -238,15 +241,15 @@ def test_a_slurm_job_that_is_warned_saves_and_asks_to_come_back(tmp_path):
     thread.join()
     signal.signal(signal.SIGUSR2, before)
   assert run.state() == "stopped" and run.last_lines(1) == ["saved"]
-  assert isinstance(again[0].function, sweep_slurm.Job)
+  assert isinstance(again[0].function, slurm.Job)
 
 
 def test_a_result_of_fewer_steps_or_of_other_fields_is_not_this_runs(tmp_path):
   def run(**config):
-    return sweep.Run("x", 0, (), config, tmp_path)
+    return plan.Run("x", 0, (), config, tmp_path)
 
   result = {"config": {"total_steps": 5, "lr": 1}}
-  workdir.write_json(tmp_path / "result.json", result)
+  disk.write_json(tmp_path / "result.json", result)
   assert run(total_steps=5, lr=1).state() == "finished"
   assert run(total_steps=6, lr=1).state() == "waiting"
   with pytest.raises(errors.ConfigError, match="lr was 1, now 2"):
@@ -255,13 +258,13 @@ def test_a_result_of_fewer_steps_or_of_other_fields_is_not_this_runs(tmp_path):
 
 def test_seeds_spread_and_undefined_figures():
   found = [{"value": x, "low": x - 1, "high": x + 1} for x in (1.0, 2.0, 6.0)]
-  told = sweep_report.across_seeds(found)
+  told = report.across_seeds(found)
   assert (told["value"], told["low"], told["high"]) == (3, 2, 4)
   assert told["sd"] == pytest.approx(7**0.5)
   assert (told["least"], told["greatest"]) == (1, 6)
-  assert sweep_report.across_seeds(found[:1])["sd"] is None
+  assert report.across_seeds(found[:1])["sd"] is None
   none = dict.fromkeys(("value", "low", "high"))
-  assert set(sweep_report.across_seeds([*found, none]).values()) == {None}
+  assert set(report.across_seeds([*found, none]).values()) == {None}
 
 
 def launch(config, *flags, workdir):
@@ -347,7 +350,7 @@ def test_a_terminal_sees_a_live_table(monkeypatch):
 
   from rich import console
 
-  from jaxfake import progress
+  from jaxfake.runtime import progress
 
   file = io.StringIO()
   terminal = console.Console(file=file, force_terminal=True, width=40)

@@ -21,10 +21,10 @@ from test_conv import (
   penalty,
 )
 
-from jaxfake import main, platform
+from jaxfake import configuration
 from jaxfake.classifiers import neural
-from jaxfake.models import conv as C
-from jaxfake.models import windows, winograd
+from jaxfake.nn import conv, windows, winograd
+from jaxfake.runtime import xla
 
 LIMITS = {name: getattr(winograd, name) for name in ("MOVED", "LEAST")}
 
@@ -67,7 +67,7 @@ def test_values_and_gradients(name, transposed):
   x, w = inputs(size, kernel, (12, 20))
   assert convolves(maps(f[1]), x, w)
   assert not convolves(maps(f[0]), x, w)
-  compare(maps, *f, x, w, 1e-5, QUICK | platform.compiler_options())
+  compare(maps, *f, x, w, 1e-5, QUICK | xla.compiler_options())
 
 
 @pytest.mark.parametrize("transposed", [False, True])
@@ -176,7 +176,7 @@ def flops(f, *args):
 
 def test_operations_are_counted_as_a_network_is_defined():
   x, w = inputs(8, (3, 3), (40, 50), batch=2)
-  ours = lambda x, w: C.conv(x, w, padding=VALID)
+  ours = lambda x, w: conv.conv(x, w, padding=VALID)
   defined = 2 * 2 * 6 * 6 * 9 * 40 * 50
   assert flops(ours, x, w) < 0.8 * defined
   with winograd.spared_none():
@@ -185,7 +185,9 @@ def test_operations_are_counted_as_a_network_is_defined():
 
 def test_cost_of_a_classifier_does_not_tell_how_it_was_convolved(monkeypatch):
   file = pathlib.Path(__file__).parent.parent / "configs/classifier.py:tiny"
-  config, _ = main.parse(["", f"--config={file}", "--config.model.name=vgg16"])
+  config, _ = configuration.parse(
+    ["", f"--config={file}", "--config.model.name=vgg16"]
+  )
   variables = neural.abstract_variables(config, 2)
   spared = neural.gflop_per_image(config, 2, variables)
   monkeypatch.setattr(winograd, "MOVED", np.inf)

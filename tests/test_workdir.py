@@ -15,8 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxfake import errors, loop, main, workdir
+from jaxfake import errors, main
 from jaxfake.generators import gan
+from jaxfake.runtime import disk
+from jaxfake.training import loop
 
 ROOT = pathlib.Path(__file__).parent.parent
 TINY = f"--config={ROOT}/configs/dcgan.py:tiny"
@@ -30,19 +32,19 @@ def test_litter_and_empty_folders_do_not_block(tmp_path):
   (tmp_path / "checkpoints").mkdir()
   (tmp_path / "best").mkdir()
   (tmp_path / "best" / ".DS_Store").write_text("x")
-  workdir.Lock(tmp_path, "--workdir", "config.json").close()
+  disk.Lock(tmp_path, "--workdir", "config.json").close()
   other = tmp_path / "other"
   (other / "checkpoints" / "2").mkdir(parents=True)
   (other / "checkpoints" / "2" / "weights").write_text("somebody else's")
   with pytest.raises(errors.ConfigError, match="other files, such as checkp"):
-    workdir.Lock(other, "--workdir", "config.json")
+    disk.Lock(other, "--workdir", "config.json")
   assert not (other / ".lock").exists()
 
 
 HOLD = """
 import pathlib, sys
-from jaxfake import workdir
-lock = workdir.Lock(pathlib.Path(sys.argv[1]), "--workdir")
+from jaxfake.runtime import disk
+lock = disk.Lock(pathlib.Path(sys.argv[1]), "--workdir")
 print("held", flush=True)
 sys.stdin.read()
 """
@@ -80,15 +82,15 @@ def left(path, **changes):
 
 def test_what_another_host_left_is_said(tmp_path, monkeypatch):
   said = []
-  monkeypatch.setattr(workdir.progress, "say", said.append)
+  monkeypatch.setattr(disk.progress, "say", said.append)
   left(tmp_path)
-  workdir.Lock(tmp_path, "--workdir").close()
+  disk.Lock(tmp_path, "--workdir").close()
   assert not said  # Killed here: the lock went with it.
   left(tmp_path, host="node7")
-  workdir.Lock(tmp_path, "--workdir").close()
+  disk.Lock(tmp_path, "--workdir").close()
   assert len(said) == 1
   assert "on node7 since 2026-01-02T03:04:05+00:00 (main.py" in said[0]
-  workdir.Lock(tmp_path, "--workdir").close()
+  disk.Lock(tmp_path, "--workdir").close()
   assert len(said) == 1  # That one has said so; and no more than that.
   assert (tmp_path / ".lock").read_text() == '{"program": "jaxfake"}\n'
 
@@ -98,8 +100,8 @@ def test_without_locks_what_the_file_says_counts(tmp_path, number, monkeypatch):
   def flock(*_):
     raise OSError(number, "No locks available")
 
-  monkeypatch.setattr(workdir.fcntl, "flock", flock)
-  workdir.Lock(tmp_path, "--workdir").close()
+  monkeypatch.setattr(disk.fcntl, "flock", flock)
+  disk.Lock(tmp_path, "--workdir").close()
   waits = "print(flush=True); input()", "jaxfake"
   holder = subprocess.Popen(
     [sys.executable, "-c", *waits],
@@ -110,10 +112,10 @@ def test_without_locks_what_the_file_says_counts(tmp_path, number, monkeypatch):
   left(tmp_path, pid=holder.pid)
   try:
     with pytest.raises(errors.ConfigError, match=f"process {holder.pid} on"):
-      workdir.Lock(tmp_path, "--workdir")
+      disk.Lock(tmp_path, "--workdir")
   finally:
     holder.communicate(b"\n")
-  workdir.Lock(tmp_path, "--workdir").close()
+  disk.Lock(tmp_path, "--workdir").close()
 
 
 class Kills:

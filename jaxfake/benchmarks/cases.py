@@ -74,10 +74,7 @@ CASES = {
 
 def config(case: Case, platform: str, **changes):
   """The configuration that a user has for the case."""
-  from jaxfake import (
-    configuration,
-    main,
-  )  # The command itself parses nothing of it.
+  from jaxfake import configuration  # The command itself parses nothing of it.
 
   gan = case.kind.startswith("gan")
   changes |= {
@@ -95,7 +92,7 @@ def config(case: Case, platform: str, **changes):
     changes["dtype"] = "bfloat16"
   flags = [f"--config.{k}={v}" for k, v in changes.items()]
   file = configuration.shipped() / ("dcgan.py" if gan else "classifier.py")
-  return main.parse(["", f"--config={file}", *flags])[0]
+  return configuration.parse(["", f"--config={file}", *flags])[0]
 
 
 def tiny(case: Case) -> Case:

@@ -21,7 +21,7 @@ def jpeg(index: int) -> tuple[str, bytes]:
   """A phantom's class and its file."""
   from PIL import Image
 
-  from jaxfake.data import anatomy
+  from jaxfake.data.phantom import anatomy
 
   drawn = anatomy.radiograph(0, index, size=SIZE, nodules=False)
   out = io.BytesIO()

@@ -14,12 +14,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxfake import data, loop, platform, sample, task, workdir
+from jaxfake import data
 from jaxfake.benchmarks import cases
 from jaxfake.benchmarks.cases import Case
-from jaxfake.classifiers import detector, features, neural, programs
-from jaxfake.data import feed, pipeline, work
-from jaxfake.generators import gan
+from jaxfake.classifiers import detector, features, neural
+from jaxfake.classifiers import registry as programs
+from jaxfake.data import feed, pipeline, sources, work
+from jaxfake.generators import gan, registry
+from jaxfake.runtime import devices, provenance, xla
+from jaxfake.training import loop
 
 STEPS = 10_000  # Of the learning rate's schedule.
 
@@ -31,7 +34,7 @@ def about(_) -> dict:
     "platform": device.platform,
     "device": device.device_kind,
     "version": jax.__version__,
-    "environment": workdir.environment(),
+    "environment": provenance.environment(),
   }
 
 
@@ -50,7 +53,7 @@ def make(case: Case, folder: pathlib.Path) -> Callable[[int], int]:
   return KINDS[case.kind](case, folder)
 
 
-class Labelled(task.Rows):
+class Labelled(sources.Rows):
   """As many labels as classes, which look like a prepared split."""
 
   def column(self, name: str) -> list[int]:
@@ -74,8 +77,8 @@ def training(case: Case, _) -> Callable[[int], int]:
     classes = tuple(map(str, range(case.classes)))
     learn = neural.make(c, pipeline.Splits(classes, labels, (), ()), STEPS)
   labels = np.arange(n, dtype=np.int32) % case.classes
-  rows = task.Rows(image=images(case, n), label=labels)
-  mesh, _, everywhere = loop.mesh_and_shardings()
+  rows = sources.Rows(image=images(case, n), label=labels)
+  mesh, _, everywhere = devices.mesh_and_shardings()
   fed = feed.Feed(rows, c, 0, mesh)
   many, _, _ = loop.compile_steps(learn, c, fed, everywhere)
   many = loop.dispatcher(many, fed)
@@ -95,7 +98,7 @@ def scoring(case: Case, _) -> Callable[[int], int]:
   c = config(case)
   image = jax.device_put(images(case, c.batch_size))
   variables = random_variables(c, case.classes)
-  score = platform.jit(neural.scorer(c, case.classes))
+  score = xla.jit(neural.scorer(c, case.classes))
 
   def run(batches: int) -> int:
     for _ in range(batches):
@@ -110,7 +113,7 @@ def random_variables(c, num_classes: int):
   net = neural.network(c, num_classes)
   return jax.jit(
     lambda: net.init(jax.random.key(0), jnp.zeros(shape), train=False),
-    compiler_options=platform.run_once_options(),
+    compiler_options=xla.run_once_options(),
   )()
 
 
@@ -120,7 +123,7 @@ def sampling(case: Case, _) -> Callable[[int], int]:
   generator = gan.Generator(c, (), init(jax.random.key(c.seed)))
   endless = np.broadcast_to(np.int32(0), 2**31)  # Takes no memory.
   starts = itertools.count(0, c.batch_size)
-  drawn = sample.images(generator, 0, endless, starts, c.batch_size)
+  drawn = registry.images(generator, 0, endless, starts, c.batch_size)
   return lambda batches: sum(len(next(drawn)) for _ in range(batches))
 
 
@@ -137,7 +140,7 @@ def reading(case: Case, folder: pathlib.Path) -> Callable[[int], int]:
 def detecting(case: Case, folder: pathlib.Path) -> Callable[[int], int]:
   c = config(case, **{"data.name": "real_or_fake"})
   classes = detector.VERDICTS[::2]
-  score = platform.jit(neural.scorer(c, len(classes)))
+  score = xla.jit(neural.scorer(c, len(classes)))
   score = functools.partial(score, random_variables(c, len(classes)))
   logits = lambda x: features.in_batches(score, x, programs.BATCH)
   program = programs.Classifier(c, classes, logits, 1.0, 0.5, (0.1, 0.9))
@@ -164,7 +167,7 @@ def multiply(precision: str, n: int) -> float:
   """The best FLOP/s of some products of two (n, n) matrices."""
   dtype = jnp.bfloat16 if precision == "bfloat16" else jnp.float32
   a = jnp.ones((n, n), dtype)
-  product = platform.jit(jnp.matmul)
+  product = xla.jit(jnp.matmul)
   product(a, a).block_until_ready()
   seconds = []
   for _ in range(5):

@@ -15,9 +15,9 @@ import pathlib
 import sys
 import time
 
-from jaxfake import platform
 from jaxfake.benchmarks import machine
 from jaxfake.benchmarks.cases import Case
+from jaxfake.runtime import xla
 
 WARM_UP = 2  # Batches after the first.
 
@@ -41,7 +41,7 @@ def main(name: str, case: str, folder: str, *mode: str) -> None:
 
   if name == "ours":
     sys.meta_path.insert(0, WithoutTorch())
-    platform.release_after_compiling()
+    xla.release_after_compiling()
     from jaxfake.benchmarks import ours as side
   else:
     from jaxfake.benchmarks import peers as side
@@ -82,5 +82,5 @@ if __name__ == "__main__":
   # For either library, where jaxfake.main does the work; jaxfake.sample and
   # jaxfake.detect leave the allocator alone.
   if Case(*json.loads(sys.argv[2])).kind not in ("gan_sample", "detect"):
-    platform.tune_allocator()
+    xla.tune_allocator()
   main(*sys.argv[1:])

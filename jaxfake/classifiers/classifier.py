@@ -7,10 +7,13 @@ import pathlib
 import jax
 import ml_collections
 
-from jaxfake import errors, loop, models, workdir
-from jaxfake.classifiers import evaluation, fitted, neural, programs
+from jaxfake import errors, models
+from jaxfake.classifiers import fitted, neural, registry
 from jaxfake.data import patients
-from jaxfake.task import schedule
+from jaxfake.evaluation import judge
+from jaxfake.runtime import disk
+from jaxfake.training import loop
+from jaxfake.training.task import schedule
 
 CONFIG = "classifier.py"
 SHOWN = ("accuracy", "auc")
@@ -35,7 +38,7 @@ def prepare(config, splits, run) -> Callable[[], int]:
 
   Raises DataError where the images cannot be learnt from.
   """
-  evaluation.check(splits)
+  judge.check(splits)
   if config.model.name not in models.MODELS:
     return lambda: fitted.train(config, splits, run)
   steps = schedule(config, len(splits.train)).total
@@ -43,15 +46,15 @@ def prepare(config, splits, run) -> Callable[[], int]:
   return lambda: loop.train(config, task, splits.train, run)
 
 
-def load(path: pathlib.Path) -> programs.Classifier:
+def load(path: pathlib.Path) -> registry.Classifier:
   """The program that a finished run trained, from its folder alone. Raises
   ConfigError: see programs.load."""
-  return programs.load(path)
+  return registry.load(path)
 
 
 def files(path: pathlib.Path) -> list[str]:
   """The names of what `load` reads in a run's folder, beside result.json."""
-  result = workdir.read_json(path / "result.json")
+  result = disk.read_json(path / "result.json")
   config = ml_collections.ConfigDict(result["config"])
   if config.model.name in models.MODELS:
     return neural.files(path)

@@ -17,7 +17,8 @@ import numpy as np
 
 from jaxfake import errors
 from jaxfake.classifiers import overlay
-from jaxfake.data import decoders, image_file, litter, work
+from jaxfake.data import decoders, image_error, image_file, work
+from jaxfake.runtime import litter
 
 VERDICTS = "real", "uncertain", "fake"
 # What comes with the program, where no other is named.
@@ -40,10 +41,11 @@ def load(path: pathlib.Path) -> tuple:
 
   Raises ConfigError where there is none.
   """
-  from jaxfake import contracts, named, workdir
-  from jaxfake.classifiers import programs
+  from jaxfake import contracts, named
+  from jaxfake.classifiers import registry
+  from jaxfake.runtime import disk
 
-  result = workdir.read_json(path / "result.json")
+  result = disk.read_json(path / "result.json")
   task = result.get("config", {}).get("task", "")
   family = named.find("--model: task", task, contracts.DetectorFamily).load()
   detector = family.load(path)
@@ -52,7 +54,7 @@ def load(path: pathlib.Path) -> tuple:
       f"--model {path} tells {' from '.join(detector.classes)}: expected a"
       " detector, of real and fake (data.name=real_or_fake, or task forensic)"
     )
-  return detector, programs.sha256(path)
+  return detector, registry.sha256(path)
 
 
 def found(paths: list[str], but: Sequence[str] = ()) -> tuple[list[str], int]:
@@ -103,14 +105,14 @@ def opened(path: str) -> bytes:
   """A file's bytes, or an ImageError that says what else is there."""
   if os.path.isdir(path):
     if os.path.islink(path):
-      raise image_file.ImageError(path, "is a link to a folder, not followed")
+      raise image_error.ImageError(path, "is a link to a folder, not followed")
     try:
       os.scandir(path).close()
     except OSError as error:
       reason = f"is a folder that cannot be listed: {error.strerror}"
-      raise image_file.ImageError(path, reason) from error
+      raise image_error.ImageError(path, reason) from error
   if os.path.islink(path) and not os.path.exists(path):
-    raise image_file.ImageError(path, "is a link that leads nowhere")
+    raise image_error.ImageError(path, "is a link that leads nowhere")
   return image_file.read_bytes(path)
 
 
@@ -139,7 +141,7 @@ def examine(
     facts["sha256"] = sha256(path, data)
     facts["marked"] = marks.marked(data)
     gray = image_file.read(data)
-  except image_file.ImageError as error:
+  except image_error.ImageError as error:
     return facts | {"error": error.reason}, None
   if reason := radiograph.no_radiograph(gray):
     return facts | {"verdict": "uncertain", "reason": reason}, None
@@ -164,7 +166,7 @@ def score(
   goes to the workers, so that a picture comes back as small as it may be;
   `program.judge` gives p_fake, verdict and reason of what they made.
   """
-  from jaxfake.classifiers import programs
+  from jaxfake.classifiers import registry
 
   look, waiting = functools.partial(examine, canonical=program.canonical), []
   paths, files = itertools.tee(files)
@@ -173,12 +175,12 @@ def score(
     answers = work.in_order(readers, look, files)
     for path, answer in zip(paths, answers, strict=True):
       row = dict.fromkeys(FIELDS) | {"file": printable(path)}
-      if isinstance(answer, image_file.ImageError):
+      if isinstance(answer, image_error.ImageError):
         facts, image = {"error": answer.reason} | _hash(path), None
       else:
         facts, image = answer
       waiting.append((row | facts, image))
-      if len(waiting) == (1 if maps else programs.BATCH):
+      if len(waiting) == (1 if maps else registry.BATCH):
         yield from judged(program, waiting, maps)
         waiting = []
     yield from judged(program, waiting, maps)

@@ -6,8 +6,10 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from jaxfake import distances, errors, models, platform
-from jaxfake.models import layers
+from jaxfake import errors, models
+from jaxfake.evaluation import distances
+from jaxfake.nn import layers
+from jaxfake.runtime import xla
 
 SIDE = 32  # Most pixels a side of the feature "pixels".
 CELLS, BINS = 8, 9  # Of a histogram of oriented gradients.
@@ -116,7 +118,7 @@ def _forward(name: str):
   """The jitted map (variables, uint8 images) -> features of a network."""
   model = models.MODELS[name](num_classes=2)  # The head goes unused.
 
-  @platform.jit
+  @xla.jit
   def forward(variables, images):
     x = images / 127.5 - 1
     return model.apply(variables, x, train=False, features=True)
@@ -138,7 +140,7 @@ def random_network(name: str, seed: int, images: np.ndarray) -> dict:
   scale = lambda i: images[i] / np.float32(127.5) - 1
   key = jax.random.key(seed)
   init = functools.partial(model.init, train=False, features=True)
-  variables = jax.jit(init, compiler_options=platform.run_once_options())(
+  variables = jax.jit(init, compiler_options=xla.run_once_options())(
     key, scale(batches[0][:1])
   )
   if "batch_stats" not in variables:
@@ -147,7 +149,7 @@ def random_network(name: str, seed: int, images: np.ndarray) -> dict:
   # one that starts from 0 tells it exactly.
   zeros = jax.tree.map(np.zeros_like, variables["batch_stats"])
 
-  @platform.jit
+  @xla.jit
   def met(params, x):
     _, moved = model.apply(
       {"params": params, "batch_stats": zeros},

@@ -12,15 +12,11 @@ import jax
 import numpy as np
 import safetensors.numpy
 
-from jaxfake import errors, models, progress, workdir
-from jaxfake.classifiers import (
-  classical,
-  evaluation,
-  features,
-  neural,
-  reservoir,
-)
+from jaxfake import errors, models
+from jaxfake.classifiers import classical, features, neural, reservoir
 from jaxfake.data import pipeline
+from jaxfake.evaluation import judge
+from jaxfake.runtime import disk, progress
 
 PROGRAMS = (*classical.PROGRAMS, "reservoir")
 TIMED = 32  # Images a batch, of the scoring time.
@@ -133,7 +129,7 @@ def check(config) -> None:
   errors.check_choice("classical.network", c.network, models.MODELS)
   if c.weights:
     path = pathlib.Path(c.weights) / "config.json"
-    theirs = workdir.read_json(path)["model"]
+    theirs = disk.read_json(path)["model"]
     read = {"input": "centred", "channels": 1, "variant": "torch"}
     if {k: theirs.get(k) for k in read} != read:
       raise errors.ConfigError(
@@ -155,16 +151,14 @@ def train(config, splits, run) -> int:
   if run.writer:
     fitted.save(run.path)
   val, test = (
-    evaluation.Scored.of(
-      fitted.logits(pipeline.arrays(source)["image"]), source
-    )
+    judge.Scored.of(fitted.logits(pipeline.arrays(source)["image"]), source)
     for source in (splits.val, splits.test)
   )
   cost = {
     **fitted.parameters(),
     "gflop_per_image": None,  # Not counted.
-    "ms_per_image": evaluation.ms_per_image(fitted.logits, splits.test, TIMED),
+    "ms_per_image": judge.ms_per_image(fitted.logits, splits.test, TIMED),
   }
   facts = {"cost": cost, "train_seconds": seconds}
-  run.finish(0, facts, evaluation.conclude(splits, val, test))
+  run.finish(0, facts, judge.conclude(splits, val, test))
   return 0

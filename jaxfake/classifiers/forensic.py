@@ -30,9 +30,11 @@ from scipy import ndimage
 import scipy.optimize
 import scipy.special
 
-from jaxfake import errors, metrics, progress, workdir
+from jaxfake import errors
 from jaxfake.classifiers import detector, discriminant, spectral
 from jaxfake.data import crops, deliveries, pipeline, work
+from jaxfake.evaluation import metrics
+from jaxfake.runtime import disk, progress
 
 CONFIG = "forensic.py"
 CLASSES = "real", "fake"
@@ -752,7 +754,7 @@ def files(path: pathlib.Path) -> list[str]:
 def load(path: pathlib.Path) -> Detector:
   """Of a finished run's folder, or one that was shipped."""
   path = pathlib.Path(path)
-  told = workdir.read_json(path / "result.json")["calibration"]
+  told = disk.read_json(path / "result.json")["calibration"]
   told = {k: tuple(v) if isinstance(v, list) else v for k, v in told.items()}
   return Detector(load_model(path / MODEL), Rule(**told))
 

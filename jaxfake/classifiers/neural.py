@@ -9,19 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxfake import (
-  augment,
-  checkpoint,
-  errors,
-  models,
-  platform,
-  progress,
-  workdir,
-)
-from jaxfake.classifiers import evaluation
-from jaxfake.data import litter
-from jaxfake.models import layers, pretrained, winograd
-from jaxfake.task import Rows, Task
+from jaxfake import errors, models
+from jaxfake.data.sources import Rows
+from jaxfake.evaluation import judge
+from jaxfake.models.weights import pretrained
+from jaxfake.nn import layers, winograd
+from jaxfake.runtime import disk, litter, progress, xla
+from jaxfake.training import augment, checkpoint
+from jaxfake.training.task import Task
 
 # How gray levels 0 to 255 become what a network reads: (x - offset) / scale.
 # The last two are what published weights were trained with, taken over colours.
@@ -150,7 +145,7 @@ def make(config, splits, steps: int) -> Task:
   """
   names, num_classes = augment.names(config.augment), len(splits.classes)
   net = network(config, num_classes)
-  score = platform.jit(scorer(config, num_classes))
+  score = xla.jit(scorer(config, num_classes))
   frozen = config.model.frozen
   adapt = not (frozen and config.model.weights)  # Batch statistics.
   opt = optimiser(config, steps)
@@ -251,7 +246,7 @@ def make(config, splits, steps: int) -> Task:
 
   def evaluate(state, gather):
     logits, label = scores(model(state), gather, splits.val)
-    return evaluation.validation(logits, label, weights)
+    return judge.validation(logits, label, weights)
 
   def model(state):
     trained, stats = state.average
@@ -259,11 +254,11 @@ def make(config, splits, steps: int) -> Task:
 
   def conclude(variables, gather):
     val, test = (
-      evaluation.Scored.of(scores(variables, gather, source)[0], source)
+      judge.Scored.of(scores(variables, gather, source)[0], source)
       for source in (splits.val, splits.test)
     )
     told = {"initial": origin(config), "cost": cost(variables, gather)}
-    return evaluation.conclude(splits, val, test) | told
+    return judge.conclude(splits, val, test) | told
 
   def cost(variables, gather):
     """What scoring takes, counted and measured."""
@@ -278,7 +273,7 @@ def make(config, splits, steps: int) -> Task:
       "parameters": sum(sizes),
       "trained_parameters": sum(x.size for x in trained),
       "gflop_per_image": gflop_per_image(config, num_classes, variables),
-      "ms_per_image": evaluation.ms_per_image(
+      "ms_per_image": judge.ms_per_image(
         score_all, splits.test, config.batch_size
       ),
     }
@@ -299,7 +294,7 @@ def check_variant(config) -> None:
   """Raises ConfigError where a file's network is another variant of ours."""
   path, c = pathlib.Path(config.model.weights), config.model
   if path.is_dir():
-    theirs = workdir.read_json(path / "config.json")["model"]["variant"]
+    theirs = disk.read_json(path / "config.json")["model"]["variant"]
     same = theirs == c.variant
   else:
     needed = pretrained.options(path, c.name)
@@ -327,7 +322,7 @@ def initial(weights: str, name: str, variables: dict) -> dict:
     loaded, report = pretrained.load(path, name, variables)
     progress.say(report)
     return loaded
-  theirs = workdir.read_json(path / "config.json")["model"]["name"]
+  theirs = disk.read_json(path / "config.json")["model"]["name"]
   if theirs != name:
     raise errors.ConfigError(
       f"the weights in {path} are of {theirs}: expected some of {name}"
@@ -342,8 +337,8 @@ def load(path: pathlib.Path):
   """A run's config, and its best model's variables as arrays on one device."""
   import ml_collections
 
-  config = ml_collections.ConfigDict(workdir.read_json(path / "config.json"))
-  classes = workdir.read_json(path / "dataset.json")["classes"]
+  config = ml_collections.ConfigDict(disk.read_json(path / "config.json"))
+  classes = disk.read_json(path / "dataset.json")["classes"]
   like = abstract_variables(config, len(classes))
   place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
   like = jax.tree.map(

@@ -17,10 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxfake import platform
 from jaxfake.classifiers import forensic
 from jaxfake.data import crops
 from jaxfake.models import residual, trace_autoencoder
+from jaxfake.runtime import xla
 
 BATCH = 32
 SPREAD = 3  # Crops along each side of a picture.
@@ -155,7 +155,7 @@ def _compiled(name: str, steps: int):
     return optax.apply_updates(params, update), state
 
   score = lambda params, images: peer.score(params, _pixels(images))
-  return platform.jit(begin), platform.jit(step), platform.jit(score)
+  return xla.jit(begin), xla.jit(step), xla.jit(score)
 
 
 def _pixels(images: jax.Array) -> jax.Array:

@@ -19,9 +19,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxfake import errors, platform
+from jaxfake import errors
 from jaxfake.classifiers import features, ridge
-from jaxfake.models import conv
+from jaxfake.nn import conv
+from jaxfake.runtime import xla
 
 BATCH = 64  # Images at once: one shape, compiled once.
 DIRECTIONS = ("rows", "columns")  # How a map is read; one reservoir for each.
@@ -192,7 +193,7 @@ def _machine(reservoir: Reservoir):
     x = jnp.stack([x.mean(0), x[-1]], 1)  # (r, 2, b, units)
     return x.transpose(2, 0, 1, 3).reshape(b, -1)
 
-  return weights, platform.jit(banks), platform.jit(states)
+  return weights, xla.jit(banks), xla.jit(states)
 
 
 def filter_moments(reservoir: Reservoir, images: np.ndarray) -> np.ndarray:

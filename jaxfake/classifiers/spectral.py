@@ -27,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import ndimage
 
-from jaxfake import platform
+from jaxfake.runtime import xla
 
 BLOCK, STRIDE, GRID = 32, 16, 8  # Pixels.
 FREQUENCIES = BLOCK * (BLOCK // 2 + 1)
@@ -149,7 +149,7 @@ def cut(image: np.ndarray) -> np.ndarray:
 @functools.cache
 def _jitted(fn):
   """Not where it is defined: several processes meet before JAX begins."""
-  return platform.jit(fn)
+  return xla.jit(fn)
 
 
 def _of_crops(crops):

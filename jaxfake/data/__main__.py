@@ -59,7 +59,7 @@ def _prepare(args):
 
 def _check(args):
   """Reads every file of a folder; lists those that cannot be read."""
-  from jaxfake.data import decoders, image_file, reading, work
+  from jaxfake.data import decoders, image_error, reading, work
 
   entries, _ = data.entries(_config(args))
   if not entries:
@@ -72,7 +72,7 @@ def _check(args):
   ):
     for record in work.in_order(pool, reading.read_entry, entries):
       advance()
-      if isinstance(record, image_file.ImageError):
+      if isinstance(record, image_error.ImageError):
         bad.append(record)
   for error in bad:
     print(error)

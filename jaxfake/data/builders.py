@@ -19,7 +19,7 @@ from PIL import Image
 import tensorflow_datasets as tfds
 
 from jaxfake import errors
-from jaxfake.data import folders, image_file, patients, work
+from jaxfake.data import folders, image_error, patients, work
 
 UNLABELLED = "(no class)"  # Counted under this name; label -1.
 SHARD = 256  # Images; TFDS holds one shard in memory while it is written.
@@ -101,7 +101,7 @@ class _Builder(tfds.core.ShardBasedBuilder, skip_registration=True):
   def _shard(self, split, items):
     for record in work.in_order(self._pool, self.builder_config.read, items):
       self._advance()
-      if isinstance(record, image_file.ImageError):
+      if isinstance(record, image_error.ImageError):
         self._unreadable.append(record)
         continue
       self._tally.add(split, record)
@@ -139,7 +139,7 @@ class _Builder(tfds.core.ShardBasedBuilder, skip_registration=True):
       found = work.in_order(self._pool, recipe.look, every)
       for item, result in zip(every, found, strict=True):
         advance()
-        if isinstance(result, image_file.ImageError):
+        if isinstance(result, image_error.ImageError):
           self._unreadable.append(result)
         else:
           items.append(item)

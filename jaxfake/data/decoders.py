@@ -22,7 +22,7 @@ import time
 
 import numpy as np
 
-from jaxfake.data import image_file, work
+from jaxfake.data import image_error, work
 
 SECONDS = 60  # For one file; the largest allowed take a few.
 MEGABYTES = 2048  # Of a worker; 64 megapixels of RGBA or 16 bits take 1.1 GB.
@@ -76,13 +76,13 @@ class Pool(futures.ThreadPoolExecutor):
       result = worker.call(fn, item)
     except _Lost as lost:
       self._end(worker)
-      return image_file.ImageError(self._name(item), str(lost))
+      return image_error.ImageError(self._name(item), str(lost))
     except BaseException:
       self._end(worker)
       raise
     self._idle.put(worker)
     if isinstance(result, _Raised):
-      return image_file.ImageError(self._name(item), result.reason)
+      return image_error.ImageError(self._name(item), result.reason)
     return result
 
   def _start(self):
@@ -122,7 +122,7 @@ class _Raised:
   def __init__(self, error: Exception):
     words = (str(error).splitlines() or [""])[0][:200]
     self.reason = f"cannot be decoded: {type(error).__name__} {words}".strip()
-    if isinstance(error, image_file.ImageError):
+    if isinstance(error, image_error.ImageError):
       self.reason = error.reason
 
 

@@ -22,7 +22,13 @@ from PIL import Image
 import pydicom
 from pydicom import pixels, uid
 
-from jaxfake.data import dicom_gray, dicom_pixels, image_file, jpeg_file
+from jaxfake.data import (
+  dicom_gray,
+  dicom_pixels,
+  image_error,
+  image_file,
+  jpeg_file,
+)
 from jaxfake.data.dicom_gray import Refusal, integer, text
 
 # Computed and digital radiography, radiographic imaging, the words that sites
@@ -135,7 +141,7 @@ def read(name: str, data: bytes) -> np.ndarray:
     why = f"is a DICOM file whose picture is damaged: {error}"
   except Exception as error:  # Broken files raise nearly anything.
     why = f"is a damaged DICOM file ({type(error).__name__})"
-  raise image_file.ImageError(name, why)
+  raise image_error.ImageError(name, why)
 
 
 def _read(data):
@@ -167,10 +173,10 @@ def _layout(dataset):
   height, width = integer(dataset, "Rows"), integer(dataset, "Columns")
   if not height or not width:
     raise Refusal(f"without pixels ({width or 0} x {height or 0})")
-  if height * width > image_file.MAX_PIXELS:
+  if height * width > image_error.MAX_PIXELS:
     raise Refusal(
       f"of {width} x {height} pixels, more than the"
-      f" {image_file.MAX_PIXELS:,} allowed"
+      f" {image_error.MAX_PIXELS:,} allowed"
     )
   allocated = integer(dataset, "BitsAllocated")
   if allocated not in (1, 8, 16):

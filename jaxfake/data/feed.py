@@ -18,8 +18,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxfake import platform
 from jaxfake.data import pipeline, work
+from jaxfake.runtime import xla
 
 STREAMED_BYTES = 2**26  # Of the batches that go to the device at once.
 MOST_WORKERS = 16
@@ -111,9 +111,9 @@ class Feed:
     an_image = sum(x.nbytes for x in self._item.values() if x.ndim)
     images = self._count * an_image
     on_device = config.data.feed == "device" or (
-      config.data.feed == "auto" and images <= platform.resident_bytes()
+      config.data.feed == "auto" and images <= xla.resident_bytes()
     )
-    self.most = platform.steps_per_dispatch()
+    self.most = xla.steps_per_dispatch()
     self._images, self._stream = None, None
     if on_device:
       self._images = self._put(jax.P(), pipeline.arrays(source))

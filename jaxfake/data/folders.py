@@ -14,7 +14,8 @@ import re
 import unicodedata
 
 from jaxfake import errors
-from jaxfake.data import litter, patients
+from jaxfake.data import patients
+from jaxfake.runtime import litter
 
 SPLITS = "train", "val", "test"
 LAYOUT = "{train,val,test}/CLASS/*.png or *.jpeg, such as train/NORMAL/a.png"

@@ -25,7 +25,7 @@ from array_record.python import array_record_data_source
 
 from jaxfake import data as datasets
 from jaxfake import errors
-from jaxfake.data import folders, image_file, records
+from jaxfake.data import folders, image_error, image_file, records
 
 ABOUT = "a folder made by python -m jaxfake.sample"
 FIELDS = "file", "index", "label", "class", "seed", "model", "checkpoint_sha256"
@@ -85,7 +85,7 @@ def read_bytes(entry: folders.Entry) -> bytes:
   try:
     return _shard(entry.path)[entry.record]
   except Exception as error:  # The reader's own, of many kinds.
-    raise image_file.ImageError(where, f"cannot be read: {error}") from error
+    raise image_error.ImageError(where, f"cannot be read: {error}") from error
 
 
 @functools.lru_cache(maxsize=64)

@@ -11,7 +11,14 @@ import os
 
 import numpy as np
 
-from jaxfake.data import duplicates, folders, generated, image_file, patients
+from jaxfake.data import (
+  duplicates,
+  folders,
+  generated,
+  image_error,
+  image_file,
+  patients,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,13 +40,13 @@ def header(entry: folders.Entry) -> Seen:
     return Seen(None)
 
 
-def picture(entry: folders.Entry) -> Seen | image_file.ImageError:
+def picture(entry: folders.Entry) -> Seen | image_error.ImageError:
   """Reads the whole image, for its near-duplicates."""
   try:
     data = generated.read_bytes(entry)
     bits = duplicates.dhash(image_file.read(data))
-  except image_file.ImageError as error:
-    return image_file.ImageError(entry.path, error.reason)
+  except image_error.ImageError as error:
+    return image_error.ImageError(entry.path, error.reason)
   return Seen(_header(io.BytesIO(data)), bits)
 
 

@@ -29,12 +29,12 @@ import struct
 import numpy as np
 from PIL import Image
 
-from jaxfake.data import jpeg_file
+from jaxfake.data import image_error, jpeg_file
+from jaxfake.data.image_error import ImageError
 
 # Of a file, and of what a PNG or a DICOM file inflates to; a 16-bit PNG of a
 # 14" x 17" plate is about 20 MB, and 40 MB of pixels.
 MAX_BYTES = 64 << 20
-MAX_PIXELS = 64_000_000  # The largest detectors have about 18 million.
 
 _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 _OTHER_FORMATS = {  # First bytes of what people try.
@@ -59,17 +59,6 @@ _UPRIGHT = {  # EXIF orientation -> the picture the right way up.
   7: lambda a: a[::-1, ::-1].T,
   8: lambda a: np.rot90(a),
 }
-
-
-class ImageError(ValueError):
-  """A file that cannot be read as an image: `path`, and `reason` in words."""
-
-  def __init__(self, path, reason):
-    super().__init__(f"{path}: {reason}")
-    self.path, self.reason = str(path), reason
-
-  def __reduce__(self):  # So that it crosses a process pool whole.
-    return ImageError, (self.path, self.reason)
 
 
 def read(source: str | os.PathLike | bytes) -> np.ndarray:
@@ -188,10 +177,10 @@ def _check_size(name, width, height):
   """Raises ImageError unless a picture is of a size to decode."""
   if not width or not height:
     raise ImageError(name, f"has no pixels ({width} x {height})")
-  if width * height > MAX_PIXELS:
+  if width * height > image_error.MAX_PIXELS:
     raise ImageError(
       name,
-      f"has {width} x {height} pixels, more than the {MAX_PIXELS:,} allowed",
+      f"has {width} x {height} pixels, more than the {image_error.MAX_PIXELS:,} allowed",
     )
 
 

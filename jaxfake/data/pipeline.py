@@ -6,8 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from jaxfake import errors, task
-from jaxfake.data import work
+from jaxfake import errors
+from jaxfake.data import sources, work
 
 # Pillow's, all antialiased when shrinking.
 KERNELS = ("box", "bilinear", "bicubic", "lanczos")
@@ -174,7 +174,7 @@ def splits(dataset, data) -> Splits:
   if 0 < data.train_images < len(images["train"]):
     n = len(images["train"])
     chosen = np.arange(data.train_images) * n // data.train_images
-    images["train"] = task.Subset(images["train"], chosen)
+    images["train"] = sources.Subset(images["train"], chosen)
   return Splits(dataset.classes if known else (), **images)
 
 

@@ -7,7 +7,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from jaxfake.data import folders, image_file
+from jaxfake.data import folders, image_error, image_file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +32,7 @@ def place(entry: folders.Entry) -> str:
   return f"{entry.path}{record}"
 
 
-def read_entry(entry: folders.Entry) -> dict | image_file.ImageError:
+def read_entry(entry: folders.Entry) -> dict | image_error.ImageError:
   """Returns an entry's record, or the ImageError, for the builder to list."""
   try:
     if entry.record is None:
@@ -42,8 +42,8 @@ def read_entry(entry: folders.Entry) -> dict | image_file.ImageError:
 
       data = generated.read_bytes(entry)
     image = image_file.read(data)
-  except image_file.ImageError as error:
-    return image_file.ImageError(place(entry), error.reason)
+  except image_error.ImageError as error:
+    return image_error.ImageError(place(entry), error.reason)
   digest = hashlib.sha256(data).digest()
   return {
     "image": Png(png(image), image.shape, digest),

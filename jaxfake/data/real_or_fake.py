@@ -26,6 +26,7 @@ from jaxfake import data as datasets
 from jaxfake import errors
 from jaxfake.data import folders, pipeline
 from jaxfake.data import patients as whose
+from jaxfake.data.sources import Subset
 
 CLASSES = "real", "fake"
 ABOUT = "reals of a source, and fakes that jaxfake.sample made"
@@ -158,10 +159,7 @@ def prepare(data) -> datasets.Dataset:
     if all(split in part.facts["counts"] for part in parts):
       sides = [part.source(split) for part in parts]
       chosen = matched(*(x.column("label") for x in sides), told)
-      sides = [
-        pipeline.task.Subset(side, i)
-        for side, i in zip(sides, chosen, strict=True)
-      ]
+      sides = [Subset(side, i) for side, i in zip(sides, chosen, strict=True)]
       sources[split] = Source(sides, data)
   facts = _facts(data, real, fake, sources, told)
   read = sources.__getitem__

@@ -17,17 +17,12 @@ from typing import NamedTuple
 import jax
 import ml_collections
 
-from jaxfake import (
-  configuration,
-  errors,
-  metrics,
-  pictures,
-  progress,
-  report,
-  workdir,
-)
+from jaxfake import configuration, errors
 from jaxfake.classifiers import classifier
 from jaxfake.data import patients
+from jaxfake.evaluation import metrics, pictures, report
+from jaxfake.runtime import disk, progress, provenance
+from jaxfake.training import workdir
 
 CONFIG = "comparison.py"
 SHOWN = ("accuracy", "balanced_accuracy", "macro_f1", "auc")
@@ -44,7 +39,7 @@ class Run(NamedTuple):
   def result(self) -> dict | None:
     """Its result, where it is finished."""
     path = self.path / "result.json"
-    return workdir.read_json(path) if path.exists() else None
+    return disk.read_json(path) if path.exists() else None
 
 
 def plan(config, path: pathlib.Path) -> list[Run]:
@@ -101,7 +96,7 @@ def run(config, path: pathlib.Path, train) -> int:
   try:
     if folder.writer:
       # Not compared with what was here: every run compares its own.
-      workdir.write_json(path / "config.json", config.to_dict())
+      disk.write_json(path / "config.json", config.to_dict())
     return _run(config, path, train)
   finally:
     folder.close()
@@ -222,7 +217,7 @@ def write(config, path: pathlib.Path, runs: list[Run], failed: dict) -> str:
     return "no run has finished"
   table = [formatted(row) for row in made]
   done = [result for x in runs if (result := x.result())]
-  workdir.write_csv(path / "table.csv", made)
+  disk.write_csv(path / "table.csv", made)
   text = report.markdown(table)
   points = {budget: [] for budget in config.budgets}
   for row in made:
@@ -236,12 +231,12 @@ def write(config, path: pathlib.Path, runs: list[Run], failed: dict) -> str:
   (path / "table.html").write_text(report.page(title, parts))
   result = {
     "config": config.to_dict(),
-    "environment": workdir.environment(),
+    "environment": provenance.environment(),
     "rows": made,
     "runs": {str(x.path.relative_to(path)): bool(x.result()) for x in runs},
     "failed": failed,
   }
-  workdir.write_json(path / "result.json", result)
+  disk.write_json(path / "result.json", result)
   return text
 
 

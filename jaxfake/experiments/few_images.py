@@ -15,10 +15,13 @@ import pathlib
 import jax
 import numpy as np
 
-from jaxfake import data, errors, metrics, pictures, progress, report, workdir
+from jaxfake import data, errors
 from jaxfake.classifiers import features, neural, reservoir, ridge
 from jaxfake.data import patients as whose
 from jaxfake.data import pipeline, work
+from jaxfake.evaluation import metrics, pictures, report
+from jaxfake.runtime import disk, progress, provenance
+from jaxfake.training import workdir
 
 CONFIG = "few_images.py"
 PROGRAMS = ("reservoir", "cnn_random", "cnn_phantom", "hog", "pixels")
@@ -159,7 +162,7 @@ def _draws(config, splits, phantom, path) -> list[dict]:
           row = {"images": n, "draw": resample, "program": name}
           made.append(row | scores)
         advance()
-  workdir.write_csv(path / "draws.csv", made)
+  disk.write_csv(path / "draws.csv", made)
   return made
 
 
@@ -228,7 +231,7 @@ def write(config, path: pathlib.Path, dataset, splits, draws) -> str:
   made = rows(draws)
   table = [formatted(row) for row in made]
   keys = dict.fromkeys(key for row in made for key in row)
-  workdir.write_csv(path / "table.csv", [dict.fromkeys(keys) | r for r in made])
+  disk.write_csv(path / "table.csv", [dict.fromkeys(keys) | r for r in made])
   lines = {
     name: [
       [row[key] for row in made if row["program"] == name]
@@ -256,8 +259,8 @@ def write(config, path: pathlib.Path, dataset, splits, draws) -> str:
   result = {
     "config": config.to_dict(),
     "dataset": dataset.facts,
-    "environment": workdir.environment(),
+    "environment": provenance.environment(),
     "rows": made,
   }
-  workdir.write_json(path / "result.json", result)
+  disk.write_json(path / "result.json", result)
   return f"{text}\n  {path}/table.html, {plot}"

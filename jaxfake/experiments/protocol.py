@@ -29,16 +29,12 @@ import numpy as np
 from jaxfake import (
   data as datasets,
 )
-from jaxfake import (
-  errors,
-  metrics,
-  pictures,
-  progress,
-  report,
-  workdir,
-)
+from jaxfake import errors
 from jaxfake.classifiers import discriminant, forensic, peers
 from jaxfake.data import deliveries, pipeline, work
+from jaxfake.evaluation import metrics, pictures, report
+from jaxfake.runtime import disk, progress
+from jaxfake.training import workdir
 
 CONFIG = "protocol.py"
 UNSEEN = "both unseen"
@@ -106,9 +102,9 @@ def run(config, path: pathlib.Path, train) -> int:
     splits = pipeline.splits(dataset, config.data)
     found = figures(config, splits, path)
     cells = found["cells"]
-    workdir.write_csv(path / "cells.csv", [flat(cell) for cell in cells])
+    disk.write_csv(path / "cells.csv", [flat(cell) for cell in cells])
     folder.finish(0, found, {})
-    result = workdir.read_json(path / "result.json")
+    result = disk.read_json(path / "result.json")
     progress.say(write(path, result))
   finally:
     folder.close()
@@ -140,7 +136,7 @@ def figures(config, splits, path: pathlib.Path) -> dict:
   cells = [
     {"condition": fold.condition} | cell
     for fold, place in zip(folds, done, strict=True)
-    for cell in workdir.read_json(place / "result.json")["cells"]
+    for cell in disk.read_json(place / "result.json")["cells"]
   ]
   return {
     "cells": cells,
@@ -159,8 +155,8 @@ def once(path: pathlib.Path, make: Callable[[], object]):
   there."""
   if not path.exists():
     path.parent.mkdir(parents=True, exist_ok=True)
-    workdir.write_json(path, make())
-  return workdir.read_json(path)
+    disk.write_json(path, make())
+  return disk.read_json(path)
 
 
 def one(config, found, held, test, fold: Fold, place: pathlib.Path) -> dict:

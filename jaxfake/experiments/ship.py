@@ -11,10 +11,12 @@ the same bytes of the model on the same kind of machine.
 import pathlib
 import shutil
 
-from jaxfake import errors, progress, report, workdir
+from jaxfake import errors
 from jaxfake.classifiers import detector, forensic
+from jaxfake.evaluation import report
 from jaxfake.experiments import protocol
 from jaxfake.generators import traces
+from jaxfake.runtime import disk, progress
 
 CONFIG = "ship.py"
 MOST_BYTES = 4 << 20  # Of a model that is shipped.
@@ -80,7 +82,7 @@ def finished(config, path: pathlib.Path) -> bool:
   ConfigError."""
   if not (path / "result.json").exists():
     return False
-  before = workdir.read_json(path / "config.json")
+  before = disk.read_json(path / "config.json")
   if before != config.to_dict():
     raise errors.ConfigError(
       f"{path}: was made by another configuration; expected a new --workdir"
@@ -99,15 +101,15 @@ def ship(path: pathlib.Path, with_protocol: bool) -> None:
       f"{model}: {size:,} bytes; expected at most {MOST_BYTES:,}"
     )
   shutil.copyfile(model, out / forensic.MODEL)
-  made = workdir.read_json(path / "detector" / "result.json")
+  made = disk.read_json(path / "detector" / "result.json")
   tested = None
   if with_protocol:
-    tested = workdir.read_json(path / "protocol" / "result.json")
+    tested = disk.read_json(path / "protocol" / "result.json")
   config = {k: v for k, v in made["config"].items() if k != "data"}
   kept = {k: made[k] for k in ("calibration", "learnt_from", "by_source")}
   if tested:
     kept |= {k: tested[k] for k in ("summary", "deliveries")}
-  workdir.write_json(out / "result.json", {"config": config} | kept)
+  disk.write_json(out / "result.json", {"config": config} | kept)
   (out / detector.CARD).write_text(card(made, tested))
   progress.say(f"for jaxfake/shipped: {out}")
 

@@ -12,20 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxfake import (
-  augment,
-  checkpoint,
-  contracts,
-  distances,
-  errors,
-  loop,
-  named,
-  platform,
-  workdir,
-)
+from jaxfake import contracts, errors, named
+from jaxfake.evaluation import distances
 from jaxfake.generators import losses, measure
-from jaxfake.models import layers
-from jaxfake.task import Task
+from jaxfake.nn import layers
+from jaxfake.runtime import devices, disk, xla
+from jaxfake.training import augment, checkpoint, loop, workdir
+from jaxfake.training.task import Task
 
 CONFIG = "dcgan.py"
 SHOWN = ("frechet_random_filters", "kernel_random_filters")
@@ -175,7 +168,7 @@ def stepper(config, classes) -> Callable:
   loss = losses.LOSSES[config.loss]
   adam = optimiser(config)
   names = augment.names(config.augment)
-  _, by_batch, _ = loop.mesh_and_shardings()
+  _, by_batch, _ = devices.mesh_and_shardings()
 
   def update(network: Network, gradient, changed: dict) -> Network:
     updates, opt = adam.update(gradient, network.opt, network.params)
@@ -257,7 +250,7 @@ def make(config, dataset) -> Task:
     )
   sample = sampler(config, dataset.classes)
 
-  @platform.jit
+  @xla.jit
   def draw(variables, batch):
     x = sample(variables, config.seed, batch["index"], batch["label"])
     gray = x.astype(jnp.float32).mean(-1, keepdims=True)
@@ -286,7 +279,7 @@ def restored(path: pathlib.Path, step: int | None = None):
   config = workdir.read_config(path)
   if "dtype" not in config:  # Older runs do not say it.
     config.dtype = "float32"
-  classes = tuple(workdir.read_json(path / "dataset.json")["classes"])
+  classes = tuple(disk.read_json(path / "dataset.json")["classes"])
   saved = checkpoint.Checkpoints(path / "checkpoints", read_only=True)
   with saved as checkpoints:
     steps = checkpoints.steps()
@@ -308,10 +301,12 @@ class Generator:
   """A trained generator: contracts.Generator."""
 
   def __init__(self, config, classes: Sequence[str], state: State):
-    _, self._by_batch, everywhere = loop.mesh_and_shardings(jax.local_devices())
+    _, self._by_batch, everywhere = devices.mesh_and_shardings(
+      jax.local_devices()
+    )
     ema = jax.tree.map(np.asarray, state.ema)
     self._ema = jax.device_put(ema, everywhere)
-    self._draw = platform.jit(sampler(config, classes))
+    self._draw = xla.jit(sampler(config, classes))
     self.name, self.size = config.model.name, config.data.size
     self.classes, self.conditional = tuple(classes), config.model.conditional
     self.step, self.sha256 = int(state.step), checkpoint.sha256(state)

@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxfake import distances, pictures, platform
-from jaxfake.task import Rows, Subset
+from jaxfake.data.sources import Rows, Subset
+from jaxfake.evaluation import distances, pictures
+from jaxfake.runtime import xla
 
 PREVIEW = 32  # Pictures a block.
 NEIGHBOURS = 8
@@ -80,7 +81,7 @@ class Measures:
   ):
     self._dataset, self._limit = dataset, limit
     self._by_class, self._drawer = by_class, drawer
-    self._describe = platform.jit(
+    self._describe = xla.jit(
       lambda batch: distances.random_filter_features(batch["image"])
     )
     # Read once a run, when first asked for.

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxfake import platform
 from jaxfake.generators import trace_pieces
 from jaxfake.models import trace_autoencoder as networks
+from jaxfake.runtime import xla
 
 LOSSES = "l1", "spectral", "adversarial"
 
@@ -63,13 +63,11 @@ def train(config, i: int, spec: Spec, pieces: Sequence[trace_pieces.Piece]):
   net, critic = spec.network(), networks.PatchCritic()
   x = jnp.zeros((1, config.crop, config.crop, 1))
   key = jax.random.key(config.seed + i)
-  init = functools.partial(
-    jax.jit, compiler_options=platform.run_once_options()
-  )
+  init = functools.partial(jax.jit, compiler_options=xla.run_once_options())
   params = init(net.init)(key, x, key), init(critic.init)(key, x)
   opts = optax.adam(1e-3, 0.5, 0.9), optax.adam(5e-4, 0.5, 0.9)
   states = tuple(o.init(p) for o, p in zip(opts, params, strict=True))
-  step = platform.jit(functools.partial(_step, spec.loss, net, critic, opts))
+  step = xla.jit(functools.partial(_step, spec.loss, net, critic, opts))
 
   def advance(state, batch, key):
     params, states, error = step(*state, batch, key)

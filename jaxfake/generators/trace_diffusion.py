@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxfake import platform
 from jaxfake.generators import trace_pieces
 from jaxfake.models import trace_denoiser as networks
+from jaxfake.runtime import xla
 
 STEPS = 5  # Of denoising.
 LEAST_SIGMA = 0.02  # Of images in [-1, 1]; from there to none in one step.
@@ -79,10 +79,10 @@ def train(config, i: int, spec: Spec, pieces: Sequence[trace_pieces.Piece]):
   """Parameters after both stages; the mean error, gray levels, at both."""
   net = spec.network()
   x = jnp.zeros((1, config.crop, config.crop, 1))
-  init = jax.jit(net.init, compiler_options=platform.run_once_options())
+  init = jax.jit(net.init, compiler_options=xla.run_once_options())
   params = init(jax.random.key(config.seed + i), x, jnp.ones(1))
   opt = optax.adam(2e-3, 0.9, 0.99)
-  step = platform.jit(functools.partial(_step, net, opt))
+  step = xla.jit(functools.partial(_step, net, opt))
 
   def advance(state, batch, key):
     params, of_opt, error = step(*state, batch, key)

@@ -25,8 +25,8 @@ import numpy as np
 from PIL import Image
 
 from jaxfake import data as datasets
-from jaxfake import errors, progress, sample, workdir
-from jaxfake.data import crops, folders
+from jaxfake import errors
+from jaxfake.data import crops, folders, generated_writer
 from jaxfake.generators import (
   trace_autoencoders,
   trace_diffusion,
@@ -34,6 +34,8 @@ from jaxfake.generators import (
 )
 from jaxfake.generators.trace_pieces import SIDES, Piece
 from jaxfake.models.trace_autoencoder import UPSAMPLINGS
+from jaxfake.runtime import disk, progress
+from jaxfake.training import workdir
 
 CONFIG = "traces.py"
 NOT_AUTOENCODERS = {
@@ -121,7 +123,7 @@ def _run(config, path, folder, dataset) -> int:
       repeated = [x for split in ("val", "test") for x in pieces.get(split, [])]
     facts = one(config, i, spec, learnt, repeated, path)
     done.parent.mkdir(exist_ok=True)
-    workdir.write_json(done, facts)
+    disk.write_json(done, facts)
     error = ", ".join(f"{x:.1f}" for x in facts["error"])
     progress.say(
       f"[{i + 1} of {len(wanted)}] {spec.kind}: {facts['seconds']:.0f} s,"
@@ -132,9 +134,7 @@ def _run(config, path, folder, dataset) -> int:
     for those in pieces.values()
     for x in those
   ]
-  made = [
-    workdir.read_json(p) for p in sorted((path / "networks").glob("*.json"))
-  ]
+  made = [disk.read_json(p) for p in sorted((path / "networks").glob("*.json"))]
   rows += [row for facts in made for row in facts["rows"]]
   write_table(path / "sources.csv", rows)
   fakes = len(rows) - sum(map(len, pieces.values()))
@@ -224,7 +224,7 @@ def one(
       name = pathlib.Path(piece.file).stem
       file = f"fake/trace_{spec.kind}/{i:03}_{stage}_{piece.source}_{name}.png"
       (path / file).parent.mkdir(parents=True, exist_ok=True)
-      data = sample.png(image[..., None], facts | {"stage": stage})
+      data = generated_writer.png(image[..., None], facts | {"stage": stage})
       (path / file).write_bytes(data)
       values = file, piece.patient, piece.licence, piece.file
       rows.append(dict(zip(FIELDS, values, strict=True)))

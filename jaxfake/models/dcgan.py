@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxfake import errors
-from jaxfake.models import conv
+from jaxfake.nn import conv
 
 SIZES = (32, 64, 128, 256)
 UPSAMPLES = ("transpose", "resize")

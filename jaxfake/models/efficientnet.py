@@ -13,7 +13,7 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxfake.models import conv, layers
+from jaxfake.nn import conv, layers
 
 # Kernel, expansion, output channels, repeats, stride of the first.
 STAGES = (

@@ -17,7 +17,6 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxfake.models import conv, layers
 from jaxfake.models.inception_v3 import (
   DOWN,
   FIVE,
@@ -28,6 +27,7 @@ from jaxfake.models.inception_v3 import (
   smooth,
   stem,
 )
+from jaxfake.nn import conv, layers
 
 # Branches of the residuals, as the steps of chains.
 BLOCK35 = (

@@ -16,7 +16,7 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxfake.models import conv, layers, pool
+from jaxfake.nn import conv, layers, pool
 
 ONE, THREE, FIVE = (1, 1), (3, 3), (5, 5)
 DOWN = ((2, 2), "VALID")  # Strides and padding of a step that halves.

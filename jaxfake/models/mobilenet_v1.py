@@ -14,7 +14,7 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxfake.models import conv, layers
+from jaxfake.nn import conv, layers
 
 # Stride and output channels of each block.
 BLOCKS = (

@@ -12,7 +12,7 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxfake.models import conv, layers
+from jaxfake.nn import conv, layers
 
 # Table 2: expansion, output channels, repeats, stride of the first.
 STAGES = (

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxfake.models import conv
+from jaxfake.nn import conv
 
 # High-pass filters of steganalysis, and what each is divided by (Fridrich and
 # Kodovsky, 2012, doi:10.1109/TIFS.2012.2190402), those three that Zhou et al.

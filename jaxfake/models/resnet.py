@@ -15,7 +15,7 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxfake.models import conv, layers, pool
+from jaxfake.nn import conv, layers, pool
 
 # He, Zhang, Ren and Sun, 2015, arXiv:1502.01852, for the backward pass.
 KERNEL_INIT = nn.initializers.variance_scaling(2, "fan_out", "normal")

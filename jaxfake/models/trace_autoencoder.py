@@ -10,7 +10,7 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxfake.models import conv
+from jaxfake.nn import conv
 
 UPSAMPLINGS = (
   "transpose2",

@@ -8,7 +8,7 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxfake.models import conv
+from jaxfake.nn import conv
 
 SIGMA_DATA = 0.5  # Of images in [-1, 1].
 

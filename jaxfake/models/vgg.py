@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxfake.models import conv, layers, pool
+from jaxfake.nn import conv, layers, pool
 
 KERNEL_INIT = nn.initializers.he_normal()
 

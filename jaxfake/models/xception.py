@@ -14,7 +14,7 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxfake.models import conv, layers, pool
+from jaxfake.nn import conv, layers, pool
 
 
 class Xception(nn.Module):

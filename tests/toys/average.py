@@ -7,8 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxfake import checkpoint, errors, loop, workdir
-from jaxfake.task import Task
+from jaxfake import errors
+from jaxfake.runtime import disk
+from jaxfake.training import checkpoint, loop, workdir
+from jaxfake.training.task import Task
 
 CONFIG = "average_config.py"
 SHOWN = ("images",)
@@ -85,7 +87,7 @@ class Generator:
 
 def restored(path: pathlib.Path):
   config = workdir.read_config(path)
-  classes = tuple(workdir.read_json(path / "dataset.json")["classes"])
+  classes = tuple(disk.read_json(path / "dataset.json")["classes"])
   like = loop.abstract_state(initial(config, len(classes)))
   with checkpoint.Checkpoints(path / "checkpoints", read_only=True) as saved:
     return config, classes, saved.restore_last(like, "train again")[1]

@@ -1,0 +1,1 @@
+"""What results say: figures, distances, calibration, pictures, pages."""

@@ -1,0 +1,1 @@
+"""A configuration run many times, some fields changed."""

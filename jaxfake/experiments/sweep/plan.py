@@ -1,0 +1,183 @@
+"""A sweep: ordinary runs of one configuration, each with some fields changed.
+
+A configuration's `sweep()` yields the changes, {"opt.lr": 1e-4}. Those that
+change the same fields are one ablation, named by them. {} is the configuration
+itself, and stands beside each of the others.
+"""
+
+import dataclasses
+import hashlib
+import pathlib
+import re
+import runpy
+import signal
+import sys
+from typing import NamedTuple
+
+from jaxfake import configuration, contracts, errors, named
+from jaxfake.runtime import disk
+from jaxfake.training import workdir
+
+LONGEST = 80  # Letters of a folder's name.
+# Exit codes of a run that can go on: it has saved, or was told to end before.
+STOPPED = (
+  errors.PREEMPTED,
+  errors.INTERRUPTED,
+  -signal.SIGTERM,
+  -signal.SIGINT,
+)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Run:
+  """One run: its command's arguments, whole configuration and folder."""
+
+  name: str
+  seed: int
+  arguments: tuple[str, ...]
+  config: dict
+  path: pathlib.Path
+
+  def command(self, python: str = sys.executable) -> list[str]:
+    return [python, "-m", "jaxfake.main", *self.arguments]
+
+  def result(self) -> dict | None:
+    """Its result, where it is finished. Raises ConfigError where what was run
+    in its folder is something else."""
+    if not (self.path / "result.json").exists():
+      return None
+    result = disk.read_json(self.path / "result.json")
+    workdir.require_same(self.path, "config", result["config"], self.config)
+    steps = [x.get("total_steps") for x in (result["config"], self.config)]
+    return result if steps[0] == steps[1] else None
+
+  def state(self) -> str:
+    """finished, failed, stopped (it can go on), or waiting."""
+    if self.result():
+      return "finished"
+    if not (self.path / disk.EXIT_CODE).exists():
+      return "waiting"
+    code = int((self.path / disk.EXIT_CODE).read_text())
+    return "stopped" if code in STOPPED else "failed"
+
+  def last_lines(self, count: int) -> list[str]:
+    """The end of its log; nothing where there is none."""
+    if not (self.path / disk.LOG).exists():
+      return []
+    text = (self.path / disk.LOG).read_text(errors="replace")
+    return [x for x in text.splitlines() if x.strip()][-count:]
+
+
+class Setting(NamedTuple):
+  """One row of the table: an ablation's values, and a run for each seed."""
+
+  values: dict  # {field: value}
+  base: bool  # Whether the configuration has these values itself.
+  runs: list[Run]
+
+  @property
+  def ablation(self) -> str:
+    return ", ".join(self.values)
+
+  @property
+  def label(self) -> str:
+    return ", ".join(
+      repr(x) if x == "" else str(x) for x in self.values.values()
+    )
+
+
+def plan(parse, arguments, root, only: str, seeds: int) -> list[Setting]:
+  """Every row of a sweep, in order of its ablations.
+
+  `parse(arguments) -> (configuration, default folder)` is main's. `root` is
+  where the runs go, `only` fields whose ablations are taken ("": all). Raises
+  ConfigError.
+  """
+  if seeds < 1:
+    raise errors.ConfigError(f"--seeds is {seeds}: expected at least 1")
+  base = parse(["", *arguments])[0].to_dict()
+  named.find("task of a sweep", base["task"], contracts.Swept)
+  flat = disk.flatten(base)
+  groups = ablations(yielded(arguments[0].partition("=")[2]), flat)
+  fields = dict.fromkeys(x for group in groups for x in group)
+  for name in filter(None, only.split(",")):
+    errors.check_choice("--only", name, fields)
+  settings = []
+  for group, changes in groups.items():
+    if only and not set(group) & set(only.split(",")):
+      continue
+    for values in changes:
+      flags = [f"--config.{field}={value}" for field, value in values.items()]
+      runs = []
+      for seed in range(flat["seed"], flat["seed"] + seeds):
+        whole = [*arguments, *flags, f"--config.seed={seed}"]
+        config = parse(["", *whole])[0].to_dict()
+        name = f"{folder(flat, disk.flatten(config))}-seed{seed}"
+        path = root / "runs" / name
+        whole.append(f"--workdir={path}")
+        runs.append(Run(name, seed, tuple(whole), config, path))
+      same = all(flat[field] == value for field, value in values.items())
+      settings.append(Setting(values, same, runs))
+  return settings
+
+
+def yielded(config: str) -> list[dict]:
+  """What the sweep() of FILE[:VARIANT] yields. Raises ConfigError."""
+  file = configuration.find(config).partition(":")[0]
+  found = runpy.run_path(file)
+  if "sweep" not in found:
+    raise errors.ConfigError(
+      f"{file} has no sweep(): expected a function that yields the fields to"
+      ' change, for example {"opt.lr": 1e-4}'
+    )
+  changes = list(found["sweep"]())
+  for change in changes:
+    if not isinstance(change, dict) or "seed" in change:
+      raise errors.ConfigError(
+        f"sweep() of {file} yields {change!r}: expected a dict of fields, such"
+        ' as {"opt.lr": 1e-4}; seeds are --seeds'
+      )
+  return changes
+
+
+def ablations(changes: list[dict], flat: dict) -> dict[tuple, list[dict]]:
+  """{fields: their values, each once}, numbers in order; where {} is among the
+  changes, with the values of the configuration itself.
+
+  Raises ConfigError naming a field that the configuration lacks.
+  """
+  groups = {}
+  for change in changes:
+    for field in change:
+      errors.check_choice("a field of sweep()", field, flat)
+    if change and change not in groups.setdefault(tuple(change), []):
+      groups[tuple(change)].append(change)
+  for fields, group in groups.items():
+    own = {field: flat[field] for field in fields}
+    if {} in changes and own not in group:
+      group.insert(0, own)
+    if all(type(x) in (int, float) for y in group for x in y.values()):
+      group.sort(key=lambda x: tuple(x.values()))
+  return groups
+
+
+def folder(base: dict, config: dict) -> str:
+  """A name for what a configuration changes, but for the seed. The same
+  changes have the same name, so that ablations share their runs."""
+  changed = {
+    field: value
+    for field, value in config.items()
+    if field != "seed" and value != base[field]
+  }
+  text = ",".join(f"{field}={value}" for field, value in changed.items())
+  name = re.sub(r"[^\w.,=+-]", "_", text)
+  if name != text or len(name) > LONGEST:
+    name = name[:LONGEST] + "-" + hashlib.sha256(text.encode()).hexdigest()[:8]
+  return name or "base"
+
+
+def unique(settings: list[Setting]) -> list[Run]:
+  """Every run once, all of the first seed before the second's: so that a sweep
+  that is stopped has something to compare."""
+  runs = {run.name: run for x in settings for run in x.runs}
+  return sorted(runs.values(), key=lambda run: run.seed)

@@ -1,0 +1,1 @@
+"""Published weights of networks, and files of them."""

@@ -1,0 +1,1 @@
+"""One run that learns step by step: loop, checkpoints, its folder."""

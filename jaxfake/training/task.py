@@ -1,0 +1,54 @@
+"""What a learning method is to the loop, and sources made of others."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+
+class Task(NamedTuple):
+  """`init(key) -> state`, a pytree of arrays with a scalar `step`.
+
+  `step(state, batch) -> (state, metrics)`, pure and traceable; batch is
+  {"image": uint8 (b, s, s, 1), "label": int32 (b,)}, metrics are scalars.
+
+  `evaluate(state, gather) -> {name: float or picture}` and
+  `preview(state, gather) -> {name: picture}`, where a picture is uint8
+  (h, w) or (h, w, 3), and `gather(fn, source)`, given by the loop, applies a
+  jitted per-batch function to every example of a source exactly once, on all
+  hosts and devices, and returns NumPy arrays in the source's order.
+
+  A task may keep its best model and be judged by it at the end. The loop keeps
+  `model(state)`, a pytree of arrays, of the evaluation whose value named
+  `best` was smallest, and calls `conclude(model, gather)` once, which returns
+  {name: JSON value, picture or list of predictions}: see workdir.finish.
+  `start(state) -> state`, not traced, puts pretrained weights into the first
+  state.
+  """
+
+  init: Callable
+  step: Callable
+  evaluate: Callable
+  preview: Callable
+  start: Callable | None = None
+  model: Callable | None = None
+  best: str = ""
+  conclude: Callable | None = None
+
+
+class Schedule(NamedTuple):
+  """When a run ends, and what it does every so many steps."""
+
+  total: int
+  log: int
+  preview: int
+  evaluate: int
+  checkpoint: int
+
+
+def schedule(config, images: int) -> Schedule:
+  """A config's `total_steps` and `every`, both in steps; or its `epochs` of so
+  many images, and then `every` is in epochs too."""
+  if "total_steps" in config:
+    return Schedule(config.total_steps, **config.every)
+  steps = lambda epochs: max(1, round(epochs * images / config.batch_size))
+  every = {name: steps(epochs) for name, epochs in config.every.items()}
+  return Schedule(steps(config.epochs), **every)

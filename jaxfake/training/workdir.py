@@ -1,0 +1,199 @@
+"""A run's folder: what was asked, what was measured, what it looks like.
+
+config.json     the whole configuration; with dataset.json it rebuilds the
+dataset.json    network, so no data set is needed to use a model
+metrics.jsonl   one JSON object per line
+environments.jsonl  commit, versions, hardware; a line for each start
+pictures/       previews, spectra, neighbours
+checkpoints/    Orbax
+result.json     the last figures, with config, commit, versions, hardware
+
+A classifier's has besides:
+
+best/, best.json      the model of the smallest validation loss; or
+model.skops, .npz     a program that is fitted at once
+predictions.csv       of every validation and test image
+
+And that of a run in a sweep log.txt and exit_code.txt.
+"""
+
+import json
+import pathlib
+
+import numpy as np
+
+from jaxfake import errors
+from jaxfake.evaluation import pictures
+from jaxfake.runtime import disk, provenance
+
+# What may differ when a run goes on: it does not change what any step computes.
+# A data set is compared by its content, not by where it lies.
+FREE = (
+  "total_steps",
+  "every.",
+  "tensorboard",
+  "data.dir",
+  "data.patients",
+  "data.many_sources.",
+  "fingerprint",
+  "skipped_files",
+  # What older runs did not record; whose an image is tells its split, and so
+  # the content's hash.
+  "patients_unknown",
+  "patients_by",
+  "kept_together",
+  "too_alike",
+)
+
+
+def require_same(path: pathlib.Path, name: str, old: dict, new: dict) -> None:
+  """Raises ConfigError naming every field that differs and matters."""
+  old, new = disk.flatten(old), disk.flatten(json.loads(json.dumps(new)))
+  changed = [
+    f"{key} was {old.get(key)!r}, now {new.get(key)!r}"
+    for key in sorted(old.keys() | new.keys())
+    if old.get(key) != new.get(key) and not key.startswith(FREE)
+  ]
+  if changed:
+    raise errors.ConfigError(
+      f"{path} was made by another {name}: {'; '.join(changed)}."
+      " Give another --workdir, or the old values"
+    )
+
+
+def read_config(path: pathlib.Path):
+  """The configuration of a run's folder, as an ml_collections.ConfigDict."""
+  import ml_collections
+
+  return ml_collections.ConfigDict(disk.read_json(path / "config.json"))
+
+
+class Workdir:
+  """A run's folder. Only `writer` (process 0) writes text and pictures."""
+
+  def __init__(self, path: pathlib.Path, writer: bool = True):
+    self.path = path
+    self.writer = writer
+    self._new = {}  # Files to write once the run can begin.
+    self._tensorboard = None
+    self._lock = None
+
+  def claim(self) -> None:
+    """Makes the folder and locks it. Raises ConfigError where another process
+    is using it, where it holds other things than a run, or on a bad path."""
+    if not self.writer:
+      return
+    self._lock = disk.Lock(self.path, "--workdir", "config.json")
+
+  def open(self, config: dict, dataset: dict) -> None:
+    """Starts or continues a run in the claimed folder.
+
+    Raises ConfigError where another configuration or data set made it, naming
+    every field that differs.
+    """
+    if not self.writer:
+      return
+    for name, value in (("config", config), ("dataset", dataset)):
+      path = self.path / f"{name}.json"
+      if path.exists():
+        require_same(self.path, name, disk.read_json(path), value)
+      self._new[path] = value
+    if config["tensorboard"]:
+      self._tensorboard = _tensorboard_writer(self.path)
+
+  def begin(self, step: int) -> None:
+    """Writes what the run is, and drops metrics of steps after `step`, the one
+    restored (0 at the start): they come again."""
+    if not self.writer:
+      return
+    for path, value in self._new.items():
+      disk.write_json(path, value)
+    self._append("environments", {"from_step": step} | provenance.environment())
+    path = self.path / "metrics.jsonl"
+    kept = [x for x in disk.read_lines(path) if x["step"] <= step]
+    part = path.with_name(path.name + ".part")
+    part.write_text("".join(json.dumps(x) + "\n" for x in kept))
+    part.replace(path)
+
+  def _append(self, name: str, value: dict) -> None:
+    with open(self.path / f"{name}.jsonl", "a") as f:
+      f.write(json.dumps(value) + "\n")
+
+  def metrics(self, step: int, values: dict[str, float]) -> None:
+    """Appends one line of scalars."""
+    if not self.writer:
+      return
+    values = {name: float(value) for name, value in values.items()}
+    self._append("metrics", {"step": step} | values)
+    if self._tensorboard:
+      for name, value in values.items():
+        self._tensorboard.add_scalar(name, value, step)
+
+  def picture(self, name: str, step: int, picture: np.ndarray) -> None:
+    if not self.writer:
+      return
+    text = {"Comment": "Contains synthetic images made by jaxfake"}
+    path = self.path / "pictures" / f"{name}-{step:08d}.png"
+    pictures.save(path, picture, text)
+    if self._tensorboard:
+      form = "HW" if picture.ndim == 2 else "HWC"
+      self._tensorboard.add_image(name, picture, step, dataformats=form)
+
+  def pictures(self, step: int, made: dict[str, np.ndarray]) -> None:
+    for name, picture in made.items():
+      self.picture(name, step, picture)
+
+  def evaluation(self, step: int, values: dict) -> None:
+    """Numbers to metrics.jsonl under eval/, pictures to pictures/."""
+    scalars = {k: v for k, v in values.items() if np.ndim(v) == 0}
+    self.pictures(step, {k: values[k] for k in values.keys() - scalars.keys()})
+    self.metrics(step, {f"eval/{k}": v for k, v in scalars.items()})
+
+  def finish(self, step: int, facts: dict, conclusion: dict) -> None:
+    """Writes result.json: the last evaluation and where it came from.
+
+    Of a conclusion {name: value}, pictures go to pictures/, "predictions", a
+    list of rows, to predictions.csv, and the rest into result.json.
+    """
+    if not self.writer:
+      return
+    lines = disk.read_lines(self.path / "metrics.jsonl")
+    evaluations = [x for x in lines if any(k.startswith("eval/") for k in x)]
+    conclusion = dict(conclusion)
+    if rows := conclusion.pop("predictions", None):
+      disk.write_csv(self.path / "predictions.csv", rows)
+    for name, value in list(conclusion.items()):
+      if isinstance(value, np.ndarray):
+        self.picture(name, step, conclusion.pop(name))
+    disk.write_json(
+      self.path / "result.json",
+      {
+        "config": disk.read_json(self.path / "config.json"),
+        "dataset": disk.read_json(self.path / "dataset.json"),
+        # One for each time the run was started or continued.
+        "environments": disk.read_lines(self.path / "environments.jsonl"),
+        "step": step,
+        # Of the steps alone: without compiling, evaluating and saving.
+        "train_seconds": sum(x.get("seconds", 0) for x in lines),
+        "metrics": evaluations[-1] if evaluations else {},
+      }
+      | facts
+      | conclusion,
+    )
+
+  def close(self) -> None:
+    if self._tensorboard:
+      self._tensorboard.close()
+    if self._lock:
+      self._lock.close()
+
+
+def _tensorboard_writer(path: pathlib.Path):
+  try:
+    import tensorboardX  # Needs no TensorFlow, unlike clu's and Flax's.
+  except ImportError as error:
+    raise errors.ConfigError(
+      "tensorboard is True: expected tensorboardX to be installed"
+      " (pip install 'jaxfake[tensorboard]')"
+    ) from error
+  return tensorboardX.SummaryWriter(str(path / "tensorboard"))
