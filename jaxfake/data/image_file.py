@@ -180,7 +180,8 @@ def _check_size(name, width, height):
   if width * height > image_error.MAX_PIXELS:
     raise ImageError(
       name,
-      f"has {width} x {height} pixels, more than the {image_error.MAX_PIXELS:,} allowed",
+      f"has {width} x {height} pixels, more than the"
+      f" {image_error.MAX_PIXELS:,} allowed",
     )
 
 
