@@ -56,7 +56,7 @@ class Method(NamedTuple):
   has (see discriminant.of_numbers), and which of `ALONE` it is, if any."""
 
   config: object
-  found: forensic.Parts
+  found: Callable[[], forensic.Parts]
   which: np.ndarray
   alone: int | None = None
 
@@ -126,7 +126,9 @@ def figures(config, splits, path: pathlib.Path) -> dict:
   ]
   held, test = whole(config, splits)
   folds = plan(test)
-  done = [path / "folds" / ", ".join(fold.out) for fold in folds]
+  done = [
+    path / "folds" / fold.condition / ", ".join(fold.out) for fold in folds
+  ]
   with work.shown("folds", len(folds)) as advance:
     for fold, place in zip(folds, done, strict=True):
       of_one = functools.partial(one, config, found[0], held, test, fold, place)
@@ -171,18 +173,9 @@ def one(config, found, held, test, fold: Fold, place: pathlib.Path) -> dict:
 def seeds(config, found, held, test, folds) -> dict:
   """Mean AUC where both are unseen by the seed of the crops, and their standard
   deviation; see `auc`."""
-  values = [
-    float(
-      np.mean(
-        [
-          auc(Method(config, parts, EVERY), held, test, fold)
-          for fold in folds
-          if fold.condition == UNSEEN
-        ]
-      )
-    )
-    for parts in found
-  ]
+  unseen = [fold for fold in folds if fold.condition == UNSEEN]
+  methods = [Method(config, lambda x=x: x, EVERY) for x in found]
+  values = [float(np.mean(aucs(x, held, test, unseen))) for x in methods]
   sd = float(np.std(values, ddof=1)) if len(values) > 1 else None
   return {"auc": values, "sd": sd}
 
@@ -394,8 +387,7 @@ def ablations(
   generators = len(sources(test)[1])
 
   def row(name, method: Method) -> dict:
-    aucs = [auc(method, held, test, fold) for fold in unseen]
-    return method_row(name, aucs)
+    return method_row(name, aucs(method, held, test, unseen))
 
   return [
     once(file_of(path, name), functools.partial(row, name, method))
@@ -411,13 +403,13 @@ def method_row(name: str, aucs: Sequence[float]) -> dict:
 
 def methods(config, splits, found, generators: int) -> dict[str, Method]:
   """By name: the method as it is, and changed."""
-  as_it_is = Method(config, found, EVERY)
+  as_it_is = Method(config, lambda: found, EVERY)
   flat = config.copy_and_resolve_references()
   flat.picture_scatter = 1e-9
   behind = config.copy_and_resolve_references()
   behind.delivered = 0 if config.delivered else config.each
   word = "without" if config.delivered else "with"
-  delivered = forensic.parts(forensic.examples(behind, splits.train))
+  delivered = lambda: forensic.parts(forensic.examples(behind, splits.train))
   n = forensic.spectral.FREQUENCIES
   numbers = {
     "the spectra's means": EVERY[n:],
@@ -434,11 +426,11 @@ def methods(config, splits, found, generators: int) -> dict[str, Method]:
     for name, which in numbers.items()
   }
   aligned = {k: x for k, x in found.items() if not k.label or is_trace(k)}
-  others = {k: x for k, x in found.items() if not k.label or not is_trace(k)}
-  if generators > 1 and len(aligned) > len(reals_of(found)):
-    of["without aligned fakes"] = as_it_is._replace(found=others)
-  if len(aligned) > len(reals_of(found)):
-    alone = as_it_is._replace(found=aligned)
+  others = {k: x for k, x in found.items() if not is_trace(k)}
+  if any(map(is_trace, found)):
+    if generators > 1:  # Else no fakes would be left.
+      of["without aligned fakes"] = as_it_is._replace(found=lambda: others)
+    alone = as_it_is._replace(found=lambda: aligned)
     of["of aligned fakes alone"] = alone
     of["radial spectrum, of aligned fakes alone"] = alone._replace(which=radial)
   distance = ALONE["distance alone"]
@@ -449,19 +441,19 @@ def methods(config, splits, found, generators: int) -> dict[str, Method]:
   return of
 
 
-def reals_of(found: forensic.Parts) -> list[forensic.Part]:
-  return [key for key in found if not key.label]
-
-
 def is_trace(key: forensic.Part) -> bool:
   return forensic.is_trace(key.source)
 
 
-def auc(method: Method, held, test, fold: Fold) -> float:
-  """AUC of a fold's two sources. Nothing is settled, for which all sources
+def aucs(method: Method, held, test, folds: Sequence[Fold]) -> list[float]:
+  """AUC of each fold's two sources. Nothing is settled, for which all sources
   would have to be left out in turn: units are those of held-out reals."""
-  found = {k: x.of_numbers(method.which) for k, x in method.found.items()}
+  found = {k: x.of_numbers(method.which) for k, x in method.found().items()}
   held, test = only(held, method.which), only(test, method.which)
+  return [auc(method, found, held, test, fold) for fold in folds]
+
+
+def auc(method: Method, found, held, test, fold: Fold) -> float:
   model = forensic.fit(method.config, found, fold.out)
   of = of_fold(test, held, fold)
   of = of[np.isin(of.sources, fold.out)]
@@ -505,7 +497,7 @@ def peer_rows(
     of_folds[hospital] = of[np.isin(of.sources, fold.out)]
   drawn = functools.cache(lambda: peers.drawn(config, splits.train))
 
-  def aucs(name, hospital) -> list[float]:
+  def without(name, hospital) -> list[float]:
     crops = drawn()
     traces = np.array([forensic.is_trace(x) for x in crops.sources])
     learnt = forensic.kept(crops, [hospital]) & (traces | (crops.labels == 0))
@@ -528,8 +520,8 @@ def peer_rows(
     found = []
     for hospital in hospitals:
       progress.say(f"{name}, without {hospital}")
-      file = file_of(path, f"{name} without {hospital}")
-      found += once(file, functools.partial(aucs, name, hospital))
+      file = file_of(path, name).with_suffix("") / f"{hospital}.json"
+      found += once(file, functools.partial(without, name, hospital))
     rows.append(method_row(name, found))
   return rows
 
