@@ -28,6 +28,9 @@ def get_config(arg=""):
   c.delivered = 0
   # Of the scatter of pictures about the mean of reals, beside that of crops.
   c.picture_scatter = 30.0
+  # Share of the fakes' weight, where there are aligned ones (traces), of those
+  # that are not. They always help to settle the thresholds.
+  c.unaligned = 0.0
   c.ridge = 0.1  # Added to each number's variance, which is 1.
   c.rank = 20 if tiny else 60  # Directions in which reals scatter.
   # On sources left out: at most so many beyond the thresholds.

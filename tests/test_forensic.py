@@ -5,6 +5,7 @@ import json
 import pathlib
 import re
 
+import ml_collections
 import numpy as np
 from PIL import Image
 import pytest
@@ -272,18 +273,30 @@ def test_fakes_of_a_left_out_hospital_are_left_out_with_it():
   )
   parts = forensic.parts(of)
   assert len(parts) == 4
+  config = ml_collections.ConfigDict({"unaligned": 0.0})
+  weights = forensic.weighted(config, parts, 1)
+  assert [(weight, part.count) for weight, part in weights] == [(0.5, 1)]
+  aligned = parts[forensic.Part(1, "trace_shuffle", "north")]
+  assert weights[0][1] is aligned
+  config.unaligned = 0.2
+  weights = [weight for weight, _ in forensic.weighted(config, parts, 1)]
+  assert sorted(weights) == pytest.approx([0.1, 0.4])
   left = forensic.remaining(parts, ["north"])
   assert {key.source for key in left} == {"south", "painter"}
   for label in (0, 1):
-    weights = [weight for weight, _ in forensic.weighted(left, label)]
+    weights = [weight for weight, _ in forensic.weighted(config, left, label)]
     assert sum(weights) == pytest.approx(0.5)
 
 
+@pytest.mark.parametrize("unaligned", [0.0, 0.5])
 @pytest.mark.parametrize(
   "fakes",
   [("trace_a", "trace_b", "gan", "vae"), ("trace_a", "gan"), ("gan",)],
 )
-def test_a_kind_of_fake_left_out_by_sums_is_as_if_it_had_not_been_there(fakes):
+def test_a_kind_of_fake_left_out_by_sums_is_as_if_it_had_not_been_there(
+  fakes, unaligned
+):
+  config = ml_collections.ConfigDict({"unaligned": unaligned})
   rng = np.random.default_rng(0)
   sources = np.repeat(["north", *fakes], 20)
   n = len(sources)
@@ -293,10 +306,10 @@ def test_a_kind_of_fake_left_out_by_sums_is_as_if_it_had_not_been_there(fakes):
   labels, origins = (sources != "north").astype(int), np.full(n, "")
   of = forensic.Examples(numbers, labels, sources, origins, np.arange(n) // 2)
   parts = forensic.parts(of)
-  without = forensic._fakes_without(parts)
+  without = forensic._fakes_without(config, parts)
   for name in (*fakes, "trace_new", "new"):
     left = forensic.remaining(parts, [name] * (len(fakes) > 1))
-    exact = discriminant.mixed(forensic.weighted(left, 1))
+    exact = discriminant.mixed(forensic.weighted(config, left, 1))
     for a, b in zip(
       discriminant.mixed(without(name))[1:3], exact[1:3], strict=True
     ):
@@ -311,6 +324,7 @@ def test_a_kind_of_fake_left_out_by_sums_is_as_if_it_had_not_been_there(fakes):
     ("ridge", 0.0),
     ("each", 0),
     ("delivered", 5),
+    ("unaligned", 1.0),
   ],
 )
 def test_bad_values_are_named(field, value):

@@ -3,8 +3,10 @@
 It learns from crops of many sources (data.name=many_sources), real and fake, as
 they are or behind the same random deliveries (data/crops). What it sees of them
 are the numbers of `spectral`. Two things are fitted to them, in closed form:
-the line that parts reals from fakes, above all from the reals' own repetitions
-by small networks (generators/traces), and how reals scatter. A picture's
+the line that parts reals from fakes, and how reals scatter. The fakes are the
+reals' own repetitions by small networks (generators/traces) where there are
+any: of other fakes the line would learn what their radiographs show beside
+what the generator left. A picture's
 evidence of a fake is the first's score and half of the second's distance, each
 in units of what reals of other hospitals show.
 
@@ -17,7 +19,7 @@ other, and that compressing the picture does not turn one into the other. All
 else is uncertain.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 import dataclasses
 import pathlib
 import time
@@ -163,6 +165,10 @@ def check(config) -> None:
     raise errors.ConfigError(
       f"delivered is {config.delivered}: expected at most each, {config.each}"
     )
+  if not 0 <= config.unaligned < 1:
+    raise errors.ConfigError(
+      f"unaligned is {config.unaligned}: expected at least 0, below 1"
+    )
   for field in ("picture_scatter", "ridge"):
     if not config[field] > 0:
       raise errors.ConfigError(f"{field} is {config[field]}: expected above 0")
@@ -279,34 +285,38 @@ def of_sources(found: Parts) -> Parts:
 
 
 def weighted(
-  found: Parts, label: int
+  config, found: Parts, label: int
 ) -> list[tuple[float, discriminant.Moments]]:
   """The parts of one class with their weights, which sum to 1/2: hospitals
-  count by the root of their examples; of fakes, aligned ones (traces) half,
-  other sources alike."""
+  count by the root of their examples; of fakes, the sources of a kind alike."""
   those = {key: part for key, part in found.items() if key.label == label}
   count = {}
   for key, part in those.items():
     count[key.source] = count.get(key.source, 0) + part.count
   names = np.array(sorted(count))
   if label:
-    share = _fakes_shares(names)
+    share = _fakes_shares(config, names)
   else:
     share = np.sqrt([count[name] for name in names])
   share = dict(zip(names.tolist(), share / share.sum() / 2, strict=True))
   return [
     (share[key.source] * part.count / count[key.source], part)
     for key, part in those.items()
+    if share[key.source]
   ]
 
 
-def _fakes_shares(names: np.ndarray) -> np.ndarray:
-  """Traces are one half together, where there are others."""
+def _fakes_shares(config, names: np.ndarray) -> np.ndarray:
   traces = np.array([is_trace(name) for name in names])
-  share = np.ones(len(names))
-  if traces.any() and not traces.all():
-    share = np.where(traces, 1 / traces.sum(), 1 / (~traces).sum())
-  return share
+  shares = _kinds_shares(config, set(traces.tolist()))
+  return np.array([shares[kind] / (traces == kind).sum() for kind in traces])
+
+
+def _kinds_shares(config, kinds: Iterable[bool]) -> dict[bool, float]:
+  """Of aligned fakes (traces; True) and of others, where there are any."""
+  if len(set(kinds)) == 1:
+    return dict.fromkeys(kinds, 1.0)
+  return {True: 1 - config.unaligned, False: config.unaligned}
 
 
 def is_trace(source: str) -> bool:
@@ -322,7 +332,7 @@ def fit(config, found: Parts, without: Sequence[str] = ()) -> Model:
 def line(config, found: Parts, without: Sequence[str]):
   """What parts reals from fakes."""
   left = remaining(found, without)
-  return _line(config, weighted(left, 0), weighted(left, 1))
+  return _line(config, *(weighted(config, left, label) for label in (0, 1)))
 
 
 def _line(config, reals, fakes):
@@ -396,10 +406,11 @@ def left_out(
   learnt = [{key.source for key in used if key.label == k} for k in (0, 1)]
   names = sorted(set(zip(held.labels, held.sources, strict=True)))
   every = reals(config, merged, ())  # Whatever fakes are left out.
-  fakes = _fakes_without(merged)
+  fakes = _fakes_without(config, merged)
   for label, name in names:
     if label:
-      model = Model(_line(config, weighted(merged, 0), fakes(name)), every)
+      line = _line(config, weighted(config, merged, 0), fakes(name))
+      model = Model(line, every)
     else:
       model = fit(config, used, [] if learnt[0] <= {name} else [name])
     which = (held.labels == label) & (held.sources == name)
@@ -408,7 +419,9 @@ def left_out(
   return measures
 
 
-def _fakes_without(merged: Parts) -> Callable[[str], discriminant.Weighted]:
+def _fakes_without(
+  config, merged: Parts
+) -> Callable[[str], discriminant.Weighted]:
   """What gives `weighted(remaining(merged, [name]), 1)` for any one source of
   fakes by two sums that are made once, less that source; of the only one, or of
   none of these, all of them."""
@@ -422,16 +435,19 @@ def _fakes_without(merged: Parts) -> Callable[[str], discriminant.Weighted]:
   }
 
   def without(name: str) -> discriminant.Weighted:
-    kind = is_trace(name)
-    those = kinds.get(kind, {})
-    n = len(those) - (name in those)
-    if not n and len(kinds) == 1:
-      return [(0.5, pool) for pool in pools.values()]
-    left = [x for x in kinds if n or x != kind]
-    found = [(0.5 / len(left), pools[x]) for x in left]
-    if n and name in those:
-      share = 0.5 / len(left) / n
-      found += [(share, pools[kind]), (-share, those[name])]
+    count = {
+      kind: len(those) - (name in those) for kind, those in kinds.items()
+    }
+    shares = _kinds_shares(config, [x for x in count if count[x]] or kinds)
+    found = []
+    for kind, share in shares.items():
+      if not count[kind]:
+        found.append((share / 2, pools[kind]))
+      elif share:
+        found.append((share / 2, pools[kind]))
+        if name in kinds[kind]:
+          each = share / 2 / count[kind]
+          found += [(each, pools[kind]), (-each, kinds[kind][name])]
     return found
 
   return without

@@ -425,14 +425,14 @@ def methods(config, splits, found, generators: int) -> dict[str, Method]:
     f"without {name}": as_it_is._replace(which=which)
     for name, which in numbers.items()
   }
-  aligned = {k: x for k, x in found.items() if not k.label or is_trace(k)}
+  of["radial spectrum"] = as_it_is._replace(which=radial)
   others = {k: x for k, x in found.items() if not is_trace(k)}
   if any(map(is_trace, found)):
     if generators > 1:  # Else no fakes would be left.
       of["without aligned fakes"] = as_it_is._replace(found=lambda: others)
-    alone = as_it_is._replace(found=lambda: aligned)
-    of["of aligned fakes alone"] = alone
-    of["radial spectrum, of aligned fakes alone"] = alone._replace(which=radial)
+    shared = config.copy_and_resolve_references()
+    shared.unaligned = 0.5
+    of["aligned fakes half of the weight"] = as_it_is._replace(config=shared)
   distance = ALONE["distance alone"]
   of["distance, of reals alone"] = as_it_is._replace(alone=distance)
   of["radial spectrum's distance, of reals alone"] = as_it_is._replace(
