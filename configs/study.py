@@ -48,17 +48,17 @@ def get_config(arg=""):
     c.generator.total_steps = 400 if quick else 4000
     c.generator.model.width = 32
 
-  # `trained` made the fakes that detectors learn from; the others' are new to
-  # them, and those of `foreign`, made by other means, are what matters.
+  # `source` made the fakes that detectors learn from; the others' are new to
+  # them, and those of `unseen`, made by other means, are what matters.
   c.generators = ml_collections.ConfigDict()
-  c.generators.trained = dict(seed=0)
+  c.generators.source = dict(seed=0)
   c.generators.other_seed = dict(seed=1)
-  c.generators.other_kind = dict(
+  c.generators.unseen = dict(
     seed=2,
     loss="hinge",
     model=dict(upsample="resize", width=6 if tiny else 24),
   )
-  c.foreign = "other_kind"
+  c.unseen = "unseen"
   # How many are made: of each generator for the detectors, of which about 70,
   # 10 and 20 % are for train, val and test; and for the classifiers.
   c.fakes = dict(

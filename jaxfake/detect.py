@@ -205,8 +205,9 @@ def scored(program, model, files, sinks, whole, maps) -> tuple[Table, dict]:
   """Writes each file's row as it comes; returns what is said of all."""
   from jaxfake.classifiers import detector
   from jaxfake.data import work
+  from jaxfake.evaluation.verdicts import VERDICTS
 
-  said = (*detector.VERDICTS, "not read", "marked")
+  said = (*VERDICTS, "not read", "marked")
   table, counts, complete = Table(), dict.fromkeys(said, 0), False
   try:
     with (

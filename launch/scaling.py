@@ -126,11 +126,11 @@ def programs(name: str, images: int, steps: list[scaling.Step]):
     }
 
 
-def predictions(name, images, steps, here: float, told):
+def predictions(name, images, steps, here: float, flags):
   for system in SYSTEMS:
     seconds = here
-    if system.flops and not told.step_ms:
-      seconds = steps[0].flops / (told.share * system.flops)
+    if system.flops and not flags.step_ms:
+      seconds = steps[0].flops / (flags.share * system.flops)
     yield {
       "program": name,
       "images a chip": images,
@@ -162,30 +162,30 @@ def main(argv: list[str]) -> int:
   parser.add_argument("--chips", type=count, nargs="+", default=[8, 64, 512])
   parser.add_argument("--step-ms", type=float)
   parser.add_argument("--share", type=float, default=0.3)
-  told, flags = parser.parse_known_args(argv)
+  args, flags = parser.parse_known_args(argv)
   cases = CASES
-  if told.config:
-    cases = [(told.config, told.config, flags, (told.images,))]
+  if args.config:
+    cases = [(args.config, args.config, flags, (args.images,))]
   elif argv:
     parser.error("no --config: without one there are no other flags")
   sent, predicted = [], []
   for name, config, flags, batches in cases:
     for images in batches:
       steps = []
-      for chips in told.chips:
+      for chips in args.chips:
         print(f"{name}, {images} images, {chips} chips", file=sys.stderr)
         steps.append(apart(scaling.compiled, config, flags, images, chips))
-      if told.step_ms:
-        here = told.step_ms / 1e3
+      if args.step_ms:
+        here = args.step_ms / 1e3
       else:
         print(f"{name}, {images} images, a step here", file=sys.stderr)
         here = apart(scaling.measured, config, flags, images)
       sent += programs(name, images, steps)
-      predicted += predictions(name, images, steps, here, told)
-  step = f"as long as its FLOP at {told.share:.0%} of the chip's peak would"
+      predicted += predictions(name, images, steps, here, args)
+  step = f"as long as its FLOP at {args.share:.0%} of the chip's peak would"
   machine = f"{os.cpu_count()} CPUs, {provenance.cpu_name()}, its step"
-  if told.step_ms:
-    step, machine = f"{told.step_ms} ms, as given", f"{machine} as given"
+  if args.step_ms:
+    step, machine = f"{args.step_ms} ms, as given", f"{machine} as given"
   else:
     machine += " measured, the median of five"
   text = TEXT.format(

@@ -23,12 +23,12 @@ from jaxfake.runtime import disk, progress
 
 
 def parser() -> argparse.ArgumentParser:
-  made = argparse.ArgumentParser(
+  flags = argparse.ArgumentParser(
     description=__doc__,
     formatter_class=argparse.RawDescriptionHelpFormatter,
     allow_abbrev=False,
   )
-  add = made.add_argument
+  add = flags.add_argument
   add("config", metavar="FILE[:VARIANT]")
   add("--only", default="", help="ablations of these fields: opt.lr,ema")
   add("--seeds", type=int, default=3, help="of each setting; 3")
@@ -41,7 +41,7 @@ def parser() -> argparse.ArgumentParser:
   add("--minutes", type=int, default=1440, help="a job's limit; 1440")
   add("--gpus", type=int, help="of a job; none")
   add("--cpus", type=int, help="of a job; the cluster's default")
-  return made
+  return flags
 
 
 def launch(args, rest: list[str]) -> int:
@@ -82,8 +82,8 @@ def launch(args, rest: list[str]) -> int:
     progress.say(report.write(root, command, settings, args.metric))
   finally:
     lock.close()
-  if told := local.failures(runs):
-    progress.say("\n".join([*told, "--retry runs them again"]))
+  if failures := local.failures(runs):
+    progress.say("\n".join([*failures, "--retry runs them again"]))
   if any(run.state() in ("stopped", "waiting") for run in runs):
     progress.say("the same command goes on")
   return code

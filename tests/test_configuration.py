@@ -116,9 +116,9 @@ def test_a_broken_file_is_a_line_that_says_where(text, told, tmp_path, capsys):
 
 
 def test_a_field_of_a_flag_is_named_whole(capsys):
-  flag = "--config.generators.other_kind.los=hinge"
+  flag = "--config.generators.unseen.los=hinge"
   assert main.main(["", "--config=configs/study.py", flag]) == 2
-  assert "--config.generators.other_kind.los: there" in capsys.readouterr().err
+  assert "--config.generators.unseen.los: there" in capsys.readouterr().err
 
 
 BASE = ml_collections.ConfigDict(

@@ -80,7 +80,7 @@ def test_they_take_part_in_a_study(tmp_path):
   assert main.main(["", *flags]) == 0
   result = json.loads((tmp_path / "run/result.json").read_text())
   rows = {row["generator"]: row for row in result["generators"]}
-  assert rows["other_kind"]["noise"] == 5 and "noise" not in rows["other_seed"]
+  assert rows["unseen"]["noise"] == 5 and "noise" not in rows["other_seed"]
   assert rows["other_seed"]["upsample"] == "transpose"
   assert {x["fakes_by"] for x in result["detection"]} == rows.keys()
   assert result["dataset"]["name"] == "toys.stripes"

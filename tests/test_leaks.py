@@ -75,7 +75,7 @@ def test_equal_sources_pass():
 )
 def test_a_planted_trace_is_refused(plant, worst):
   (said,) = audit(plant)["leaks"]
-  assert "a small model" in said and f"most of it by the {worst}" in said
+  assert "a shortcut probe" in said and f"most of it by the {worst}" in said
 
 
 @pytest.mark.parametrize(
@@ -110,10 +110,12 @@ def test_patients_on_both_sides_are_found():
   images = texture(300, 0)[..., None]
   who = [str(i) for i in range(300)]
   of = lambda x: x[:, ::4, ::4, 0].reshape(len(x), -1).astype(np.float32)
-  found = leaks.nothing((images, who), (images, who), of)
+  found = leaks.null_control((images, who), (images, who), of)
   assert found["low"] > 0.5
   others = [f"other {i}" for i in range(300)]
-  found = leaks.nothing((images, who), (texture(300, 1)[..., None], others), of)
+  found = leaks.null_control(
+    (images, who), (texture(300, 1)[..., None], others), of
+  )
   assert found["low"] < 0.5 < found["high"]
 
 

@@ -1,7 +1,6 @@
 """Reals and fakes as one data set: one path, one mix, nothing else."""
 
 from hypothesis import given, settings
-from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 import numpy as np
 import pytest
@@ -71,28 +70,6 @@ def test_every_image_passes_through_the_generators_size():
   np.testing.assert_array_equal(real_or_fake.canonical(c)(image), want)
   c.real_or_fake.via = 0
   assert (real_or_fake.canonical(c)(image) != want).any()
-
-
-FINDINGS = st.lists(st.integers(0, 2), min_size=1, max_size=30)
-
-
-@given(FINDINGS, FINDINGS)
-def test_matched_sides_have_the_same_findings(real, fake):
-  i, j = real_or_fake.matched(real, fake, told=True)
-  mix = [
-    np.bincount(np.array(x)[at], minlength=3)
-    for x, at in ((real, i), (fake, j))
-  ]
-  np.testing.assert_array_equal(*mix)
-  least = np.minimum(*(np.bincount(x, minlength=3) for x in (real, fake)))
-  np.testing.assert_array_equal(mix[0], least)
-  assert len(set(i)) == len(i) and len(set(j)) == len(j)
-
-
-@given(FINDINGS, st.integers(1, 30))
-def test_fakes_of_no_finding_are_matched_in_number(real, n):
-  i, j = real_or_fake.matched(real, [-1] * n, told=False)
-  assert len(i) == len(j) == min(len(real), n)
 
 
 @pytest.mark.parametrize(

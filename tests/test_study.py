@@ -28,7 +28,7 @@ def finished(tmp_path_factory):
 
   def interrupted(run_config, place):
     started.append(place.name)
-    if place.name == "other_kind":
+    if place.name == "unseen":
       return 75
     return run.train(run_config, place)
 
@@ -45,9 +45,9 @@ def finished(tmp_path_factory):
 def test_it_goes_on_where_it_stopped(finished):
   path, _, started = finished
   twice = {name for name in started if started.count(name) > 1}
-  assert started.index("other_kind") == started.index("other_seed") + 1
+  assert started.index("unseen") == started.index("other_seed") + 1
   # The classifier `cnn` and the detector of that name are two runs.
-  assert twice == {"other_kind", "cnn"} and started.count("cnn") == 2
+  assert twice == {"unseen", "cnn"} and started.count("cnn") == 2
   before = (path / "detectors" / "cnn" / "result.json").stat().st_mtime_ns
   assert study.run(config("--config.show_leaking=True"), path, None) == 0
   after = (path / "detectors" / "cnn" / "result.json").stat().st_mtime_ns
@@ -57,13 +57,13 @@ def test_it_goes_on_where_it_stopped(finished):
 def test_figures_are_of_the_programs_that_were_trained(finished):
   path, result, _ = finished
   c = config()
-  tested = configs.detector(c, "cnn", path, "other_kind")
+  tested = configs.detector(c, "cnn", path, "unseen")
   images, labels, patients, _ = figures.test_images(tested)
   p = registry.load(path / "detectors" / "cnn").probabilities(images)
   (row,) = (
     row
     for row in result["detection"]
-    if (row["detector"], row["fakes_by"]) == ("cnn", "other_kind")
+    if (row["detector"], row["fakes_by"]) == ("cnn", "unseen")
   )
   assert row["figures"]["auc"]["value"] == metrics.auc(labels, p[:, 1])
   counted = np.array([list(x.values()) for x in row["verdicts"].values()])
@@ -87,7 +87,7 @@ def test_generators_never_see_held_out_patients(finished):
   path, result, _ = finished
   splits = {
     json.loads((path / place / "dataset.json").read_text())["fingerprint"]
-    for place in ("classifiers/cnn", "generators/trained")
+    for place in ("classifiers/cnn", "generators/source")
   }
   assert splits == {result["dataset"]["fingerprint"]}
   assert sum(result["dataset"]["patient_overlap"].values()) == 0
@@ -98,7 +98,7 @@ def test_the_page_needs_nothing_else(finished):
   page = (path / "report.html").read_text()
   assert not re.findall(r'(?:src|href)="(?!data:)', page)
   text = (path / "report.md").read_text()
-  for name in ("trained", "other_seed", "other_kind"):
+  for name in ("source", "other_seed", "unseen"):
     assert f"AUC, {name}" in page and f"AUC, {name}" in text
   for link in re.findall(r"!\[.*?\]\((.*?)\)", text):
     assert (path / link).exists()
@@ -117,15 +117,15 @@ def test_figures_are_withheld_where_the_audit_finds_a_leak(
   assert withheld["detection"] is None
   text = (path / "report.md").read_text()
   assert "Withheld" in text and "the files differ in size" in text
-  assert "AUC, other_kind" not in text
+  assert "AUC, unseen" not in text
 
 
 @pytest.mark.parametrize(
   "flags, message",
   [
     (["--config.data.name=generated"], "data.name"),
-    (["--config.foreign=trained"], "foreign is 'trained'"),
-    (["--config.foreign=nobody"], "expected nobody among them"),
+    (["--config.unseen=source"], "unseen is 'source'"),
+    (["--config.unseen=nobody"], "expected nobody among them"),
     (["--config.fakes.classifiers=0"], "fakes.classifiers is 0"),
     (["--config.detectors.cnn.budget=none"], "detectors.cnn.budget"),
     (["--config.data.size=48"], "data.size"),

@@ -20,6 +20,7 @@ from jaxfake.benchmarks.cases import Case
 from jaxfake.classifiers import detector, features, neural
 from jaxfake.classifiers import registry as programs
 from jaxfake.data import feed, pipeline, sources, work
+from jaxfake.evaluation.verdicts import VERDICTS
 from jaxfake.generators import gan, registry
 from jaxfake.runtime import devices, provenance, xla
 from jaxfake.training import loop
@@ -139,7 +140,7 @@ def reading(case: Case, folder: pathlib.Path) -> Callable[[int], int]:
 
 def detecting(case: Case, folder: pathlib.Path) -> Callable[[int], int]:
   c = config(case, **{"data.name": "real_or_fake"})
-  classes = detector.VERDICTS[::2]
+  classes = VERDICTS[::2]
   score = xla.jit(neural.scorer(c, len(classes)))
   score = functools.partial(score, random_variables(c, len(classes)))
   logits = lambda x: features.in_batches(score, x, programs.BATCH)

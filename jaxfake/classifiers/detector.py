@@ -18,9 +18,9 @@ import numpy as np
 from jaxfake import errors
 from jaxfake.classifiers import overlay
 from jaxfake.data import decoders, image_error, image_file, work
+from jaxfake.evaluation.verdicts import VERDICTS
 from jaxfake.runtime import litter
 
-VERDICTS = "real", "uncertain", "fake"
 # What comes with the program, where no other is named.
 SHIPPED = pathlib.Path(__file__).parent.with_name("shipped")
 CARD = "MODEL_CARD.md"

@@ -36,11 +36,11 @@ from jaxfake import errors
 from jaxfake.classifiers import detector, discriminant, spectral
 from jaxfake.data import crops, deliveries, pipeline, work
 from jaxfake.evaluation import metrics
+from jaxfake.evaluation.verdicts import VERDICTS
 from jaxfake.runtime import disk, progress
 
 CONFIG = "forensic.py"
 CLASSES = "real", "fake"
-VERDICTS = "real", "uncertain", "fake"
 MODEL = "model.safetensors"
 BATCH = 64  # Crops at once: one shape, compiled once.
 NOISE = 0.05  # At least, of numbers whose variance is 1.
@@ -186,11 +186,11 @@ def chosen(source: Sequence, most: int) -> list[int]:
     zip(source.column("label"), source.column("source"), strict=True)
   ):
     places.setdefault(name, []).append(i)
-  found = []
+  those = []
   for _, indices in sorted(places.items()):
     n = min(most, len(indices))
-    found += [indices[k * len(indices) // n] for k in range(n)]
-  return sorted(found)
+    those += [indices[k * len(indices) // n] for k in range(n)]
+  return sorted(those)
 
 
 def drawn(config, source: Sequence) -> Iterator[tuple[int, int, np.ndarray]]:
@@ -202,9 +202,9 @@ def drawn(config, source: Sequence) -> Iterator[tuple[int, int, np.ndarray]]:
     wanted = crops.jobs(
       source, indices, config.each, config.seed, config.delivered
     )
-    for job, found in work.in_order(pool, crops.delivered, wanted):
+    for job, delivered in work.in_order(pool, crops.delivered, wanted):
       advance()
-      for row, crop in zip(job.rows, found, strict=True):
+      for row, crop in zip(job.rows, delivered, strict=True):
         yield row, job.group, crop
 
 
@@ -241,21 +241,21 @@ def origins(source: Sequence) -> list[str]:
   return [of.get(id, "") for id in source.column("original")]
 
 
-def parts(found: Examples) -> Parts:
+def parts(table: Examples) -> Parts:
   """Moments of the examples of each source, and of each hospital they were made
   of."""
   keys = list(
     map(
       Part,
-      found.labels.tolist(),
-      *(x.tolist() for x in (found.sources, found.origins)),
+      table.labels.tolist(),
+      *(x.tolist() for x in (table.sources, table.origins)),
     )
   )
   places = {}
   for i, key in enumerate(keys):
     places.setdefault(key, []).append(i)
   return {
-    key: discriminant.moments(found.numbers[those], found.groups[those])
+    key: discriminant.moments(table.numbers[those], table.groups[those])
     for key, those in sorted(places.items())
   }
 
@@ -266,30 +266,30 @@ def kept(of: "Pictures", without: Sequence[str]) -> np.ndarray:
   return ~np.isin(of.sources, out) & ~np.isin(of.origins, out)
 
 
-def remaining(found: Parts, without: Sequence[str]) -> Parts:
+def remaining(moments: Parts, without: Sequence[str]) -> Parts:
   """The parts that are neither of some sources nor made of their reals."""
   out = set(without)
   return {
     key: part
-    for key, part in found.items()
+    for key, part in moments.items()
     if not out & {key.source, key.origin}
   }
 
 
-def of_sources(found: Parts) -> Parts:
+def of_sources(moments: Parts) -> Parts:
   """One part for each source, whatever its fakes were made of."""
   together = {}
-  for key, part in found.items():
+  for key, part in moments.items():
     together.setdefault(key._replace(origin=""), []).append(part)
   return {key: discriminant.pooled(those) for key, those in together.items()}
 
 
 def weighted(
-  config, found: Parts, label: int
+  config, moments: Parts, label: int
 ) -> list[tuple[float, discriminant.Moments]]:
   """The parts of one class with their weights, which sum to 1/2: hospitals
   count by the root of their examples; of fakes, the sources of a kind alike."""
-  those = {key: part for key, part in found.items() if key.label == label}
+  those = {key: part for key, part in moments.items() if key.label == label}
   count = {}
   for key, part in those.items():
     count[key.source] = count.get(key.source, 0) + part.count
@@ -324,14 +324,14 @@ def is_trace(source: str) -> bool:
   return source.startswith("trace_")
 
 
-def fit(config, found: Parts, without: Sequence[str] = ()) -> Model:
+def fit(config, moments: Parts, without: Sequence[str] = ()) -> Model:
   """The model, perhaps without some sources."""
-  return Model(line(config, found, without), reals(config, found, without))
+  return Model(line(config, moments, without), reals(config, moments, without))
 
 
-def line(config, found: Parts, without: Sequence[str]):
+def line(config, moments: Parts, without: Sequence[str]):
   """What parts reals from fakes."""
-  left = remaining(found, without)
+  left = remaining(moments, without)
   return _line(config, *(weighted(config, left, label) for label in (0, 1)))
 
 
@@ -344,9 +344,9 @@ def _line(config, reals, fakes):
   )
 
 
-def reals(config, found: Parts, without: Sequence[str]):
+def reals(config, moments: Parts, without: Sequence[str]):
   """How reals scatter, every example counting alike."""
-  left = remaining(found, without)
+  left = remaining(moments, without)
   those = [(x.count, x) for key, x in left.items() if not key.label]
   return discriminant.scatter(those, rank=config.rank, floor=NOISE)
 
@@ -395,13 +395,13 @@ def numbers_of(image: np.ndarray) -> np.ndarray:
 
 
 def left_out(
-  config, found: Parts, held: Pictures, without: Sequence[str] = ()
+  config, moments: Parts, held: Pictures, without: Sequence[str] = ()
 ) -> np.ndarray:
   """Measures (2, n, 2) of pictures, as they are and compressed, by models that
   did not learn from their source, nor from those `without`; of the only source
   of a class, by the model itself."""
   measures = np.zeros((2, len(held.labels), 2))
-  used = remaining(found, without)
+  used = remaining(moments, without)
   merged = of_sources(used)  # Fewer parts, as good where no real is left out.
   learnt = [{key.source for key in used if key.label == k} for k in (0, 1)]
   names = sorted(set(zip(held.labels, held.sources, strict=True)))
@@ -439,16 +439,16 @@ def _fakes_without(
       kind: len(those) - (name in those) for kind, those in kinds.items()
     }
     shares = _kinds_shares(config, [x for x in count if count[x]] or kinds)
-    found = []
+    terms = []
     for kind, share in shares.items():
       if not count[kind]:
-        found.append((share / 2, pools[kind]))
+        terms.append((share / 2, pools[kind]))
       elif share:
-        found.append((share / 2, pools[kind]))
+        terms.append((share / 2, pools[kind]))
         if name in kinds[kind]:
           each = share / 2 / count[kind]
-          found += [(each, pools[kind]), (-each, kinds[kind][name])]
-    return found
+          terms += [(each, pools[kind]), (-each, kinds[kind][name])]
+    return terms
 
   return without
 
@@ -534,8 +534,8 @@ def _logistic(evidence, labels, weight) -> tuple[float, float]:
     each = np.logaddexp(0, logit) - labels * logit
     return weight @ each + 1e-3 * x[0] ** 2
 
-  found = scipy.optimize.minimize(loss, np.array([1.0, 0.0]))
-  return float(found.x[0]), float(found.x[1])
+  fit = scipy.optimize.minimize(loss, np.array([1.0, 0.0]))
+  return float(fit.x[0]), float(fit.x[1])
 
 
 def prepare(config, splits, run) -> Callable[[], int]:
@@ -559,8 +559,8 @@ def train(config, splits, run) -> int:
   run.begin(0)
   begin = time.monotonic()
   drawn = examples(config, splits.train)
-  found = parts(drawn)
-  model = fit(config, found)
+  moments = parts(drawn)
+  model = fit(config, moments)
   progress.say(
     f"fitted to {len(drawn.labels):,} crops in"
     f" {progress.duration(time.monotonic() - begin)}; settling where verdicts"
@@ -570,7 +570,7 @@ def train(config, splits, run) -> int:
     pictures(source, chosen(source, config.held))
     for source in (splits.train, splits.val)
   )
-  settled = rule(config, left_out(config, found, held), held)
+  settled = rule(config, left_out(config, moments, held), held)
   seconds = time.monotonic() - begin
   if run.writer:
     save(model, run.path / MODEL)
@@ -586,10 +586,10 @@ def learnt_from(source: Sequence, most: int) -> list[dict]:
   """How many pictures of each source, and under which licences."""
   names = "label", "source", "licence"
   columns = [source.column(name) for name in names]
-  found = {}
+  licences = {}
   for i in chosen(source, most):
     label, name, licence = (column[i] for column in columns)
-    found.setdefault((label, name), []).append(licence)
+    licences.setdefault((label, name), []).append(licence)
   return [
     {
       "source": name,
@@ -597,7 +597,7 @@ def learnt_from(source: Sequence, most: int) -> list[dict]:
       "images": len(those),
       "licences": sorted(set(those)),
     }
-    for (label, name), those in sorted(found.items())
+    for (label, name), those in sorted(licences.items())
   ]
 
 
@@ -645,20 +645,20 @@ def conclude(settled: Rule, model: Model, test: Pictures) -> dict:
 
 def by_source(test: Pictures, verdicts: Sequence[str]) -> list[dict]:
   """How many of each source are called what."""
-  verdicts, found = np.array(verdicts), []
+  verdicts, rows = np.array(verdicts), []
   for label, name in sorted(set(zip(test.labels, test.sources, strict=True))):
     those = (test.labels == label) & (test.sources == name)
     called = {v: int((verdicts[those] == v).sum()) for v in VERDICTS}
-    found.append(
+    rows.append(
       {"source": str(name), "class": CLASSES[label], "images": int(those.sum())}
       | called
     )
-  return found
+  return rows
 
 
 def cells(test: Pictures, evidence: np.ndarray) -> list[dict]:
   """AUC of each source of fakes against each source of reals."""
-  found = []
+  rows = []
   of = lambda label: sorted(set(test.sources[test.labels == label]))
   for fake in of(1):
     for real in of(0):
@@ -666,8 +666,8 @@ def cells(test: Pictures, evidence: np.ndarray) -> list[dict]:
         test.labels == 1, test.sources == fake, test.sources == real
       )
       value = metrics.auc(test.labels[those], evidence[those])
-      found.append({"fakes": str(fake), "reals": str(real), "auc": value})
-  return found
+      rows.append({"fakes": str(fake), "reals": str(real), "auc": value})
+  return rows
 
 
 def save(model: Model, path: pathlib.Path) -> None:
@@ -685,8 +685,8 @@ def load_model(path: pathlib.Path) -> Model:
   """Raises ConfigError where the file holds no such model."""
   try:
     arrays = safetensors.numpy.load_file(path)
-    part = lambda made, name: made(
-      *(arrays[f"{name}.{field}"].astype(np.float64) for field in made._fields)
+    part = lambda kind, name: kind(
+      *(arrays[f"{name}.{field}"].astype(np.float64) for field in kind._fields)
     )
     return Model(
       part(discriminant.Discriminant, "line"),
@@ -770,9 +770,11 @@ def files(path: pathlib.Path) -> list[str]:
 def load(path: pathlib.Path) -> Detector:
   """Of a finished run's folder, or one that was shipped."""
   path = pathlib.Path(path)
-  told = disk.read_json(path / "result.json")["calibration"]
-  told = {k: tuple(v) if isinstance(v, list) else v for k, v in told.items()}
-  return Detector(load_model(path / MODEL), Rule(**told))
+  calibration = disk.read_json(path / "result.json")["calibration"]
+  fields = {
+    k: tuple(v) if isinstance(v, list) else v for k, v in calibration.items()
+  }
+  return Detector(load_model(path / MODEL), Rule(**fields))
 
 
 def summary(path: pathlib.Path, result: dict) -> str:

@@ -1,5 +1,7 @@
 """How every network of `models.MODELS` learns labels, whatever they say."""
 
+from collections.abc import Callable
+import functools
 import pathlib
 from typing import Any
 
@@ -137,157 +139,174 @@ def optimiser(config, steps: int):
 
 
 def make(config, splits, steps: int) -> Task:
-  """The task of learning the labels of `splits`, in so many steps.
+  """The task of learning the labels of `splits`, in so many steps."""
+  learning = Learning(config, splits, steps)
+  return Task(
+    learning.init,
+    learning.step,
+    learning.evaluate,
+    preview=lambda state, gather: {},
+    start=learning.start if config.model.weights else None,
+    model=learning.model,
+    best="loss",
+    conclude=learning.conclude,
+  )
+
+
+class Learning:
+  """The functions of a task, of one configuration and one data set.
 
   Where `model.frozen`, only the head learns. The network below it stays as it
   began; batch norm's statistics follow the train images where no weights were
   given, and are the weights' own otherwise.
   """
-  names, num_classes = augment.names(config.augment), len(splits.classes)
-  net = network(config, num_classes)
-  score = xla.jit(scorer(config, num_classes))
-  frozen = config.model.frozen
-  adapt = not (frozen and config.model.weights)  # Batch statistics.
-  opt = optimiser(config, steps)
-  labels = np.asarray(splits.train.column("label"))
-  weights = np.ones(num_classes, np.float32)
-  if config.class_weights:
-    weights = class_weights(labels, num_classes)
 
-  def learnt(params):
-    return {"head": params["head"]} if frozen else params
+  def __init__(self, config, splits, steps: int):
+    self._config, self._splits = config, splits
+    self._classes = len(splits.classes)
+    self._augment = augment.names(config.augment)
+    self._net = network(config, self._classes)
+    self._score = xla.jit(scorer(config, self._classes))
+    self._opt = optimiser(config, steps)
+    # Batch statistics.
+    self._adapt = not (config.model.frozen and config.model.weights)
+    self._weights = np.ones(self._classes, np.float32)
+    if config.class_weights:
+      labels = np.asarray(splits.train.column("label"))
+      self._weights = class_weights(labels, self._classes)
+    self._labelled = jax.jit(lambda logits, batch: (logits, batch["label"]))
 
-  def init(key):
+  def _learnt(self, params):
+    """Those that are not frozen."""
+    return {"head": params["head"]} if self._config.model.frozen else params
+
+  def _copied(self, params, stats):
+    # The average must not share buffers with what it averages: both are
+    # donated to the step.
+    return jax.tree.map(jnp.copy, (self._learnt(params), stats))
+
+  def init(self, key: jax.Array) -> State:
+    config = self._config
     size, channels = config.data.size, config.model.channels
     x = jnp.zeros((1, size, size, channels))
-    variables = net.init(key, x, train=False)
+    variables = self._net.init(key, x, train=False)
     params, stats = variables["params"], variables.get("batch_stats", {})
     return State(
       jnp.zeros((), jnp.int32),
       jnp.uint32(config.seed),
       params,
       stats,
-      opt.init(learnt(params)),
-      copied(params, stats),
+      self._opt.init(self._learnt(params)),
+      self._copied(params, stats),
     )
 
-  def copied(params, stats):
-    # The average must not share buffers with what it averages: both are
-    # donated to the step.
-    return jax.tree.map(jnp.copy, (learnt(params), stats))
-
-  def start(state: State) -> State:
+  def start(self, state: State) -> State:
+    """With the weights that the configuration names."""
     variables = {"params": state.params, "batch_stats": state.batch_stats}
-    weights, name = config.model.weights, config.model.name
-    check_variant(config)
-    state = state.replace(**initial(weights, name, variables))
-    return state.replace(average=copied(state.params, state.batch_stats))
+    model = self._config.model
+    check_variant(self._config)
+    state = state.replace(**initial(model.weights, model.name, variables))
+    return state.replace(average=self._copied(state.params, state.batch_stats))
 
-  def step(state: State, batch):
+  def step(self, state: State, batch) -> tuple[State, dict[str, jax.Array]]:
     key = jax.random.fold_in(jax.random.key(state.seed), state.step)
     k_augment, k_dropout = jax.random.split(key)
-    x = prepared(config, batch["image"])
-    x = augment.augment(names, k_augment, x)
-    label = batch["label"]
-    target = optax.smooth_labels(
-      jax.nn.one_hot(label, num_classes), config.label_smoothing
-    )
-
-    def loss(trained):
-      logits, changed = net.apply(
-        {"params": state.params | trained, "batch_stats": state.batch_stats},
-        x,
-        train=adapt,
-        mutable=["batch_stats"],
-        rngs={"dropout": k_dropout},
-      )
-      weight = jnp.asarray(weights)[label]
-      each = optax.softmax_cross_entropy(logits, target)
-      stats = changed.get("batch_stats", {})
-      return (weight * each).mean(), (logits, stats)
-
-    trained = learnt(state.params)
+    x = prepared(self._config, batch["image"])
+    x = augment.augment(self._augment, k_augment, x)
+    loss = functools.partial(self._loss, state, x, batch["label"], k_dropout)
+    trained = self._learnt(state.params)
     (value, (logits, stats)), gradient = jax.value_and_grad(loss, has_aux=True)(
       trained
     )
-    updates, opt_state = opt.update(gradient, state.opt, trained)
+    updates, opt_state = self._opt.update(gradient, state.opt, trained)
     metrics = {
       "loss": value,
-      "accuracy": (logits.argmax(-1) == label).mean(),
+      "accuracy": (logits.argmax(-1) == batch["label"]).mean(),
       "gradient": optax.tree.norm(gradient),
     }
     trained = optax.apply_updates(trained, updates)
-    stats = stats if adapt else state.batch_stats
+    stats = stats if self._adapt else state.batch_stats
     new = State(
       state.step + 1,
       state.seed,
       state.params | trained,
       stats,
       opt_state,
-      averaged(state.step, state.average, (trained, stats)),
+      self._averaged(state.step, state.average, (trained, stats)),
     )
     return new, metrics
 
-  def averaged(step, average, new):
+  def _loss(self, state: State, x, label, k_dropout, trained):
+    """Weighted cross entropy of smoothed labels; logits and batch statistics
+    beside it."""
+    target = optax.smooth_labels(
+      jax.nn.one_hot(label, self._classes), self._config.label_smoothing
+    )
+    logits, changed = self._net.apply(
+      {"params": state.params | trained, "batch_stats": state.batch_stats},
+      x,
+      train=self._adapt,
+      mutable=["batch_stats"],
+      rngs={"dropout": k_dropout},
+    )
+    weight = jnp.asarray(self._weights)[label]
+    each = optax.softmax_cross_entropy(logits, target)
+    stats = changed.get("batch_stats", {})
+    return (weight * each).mean(), (logits, stats)
+
+  def _averaged(self, step, average, new):
     """Exponentially (Polyak and Juditsky, 1992), over fewer steps at first."""
-    decay = jnp.minimum(config.opt.average, (step + 1) / (step + 10))
+    decay = jnp.minimum(self._config.opt.average, (step + 1) / (step + 10))
     # In this form what does not change stays as it is, to the bit.
     mix = lambda a, b: (b + decay * (a - b)).astype(a.dtype)
     return jax.tree.map(mix, average, new)
 
-  @jax.jit
-  def labelled(logits, batch):
-    return logits, batch["label"]
+  def _scores(self, variables, gather: Callable, source):
+    """Logits and labels of a source."""
 
-  def scores(variables, gather, source):
-    return gather(
-      lambda batch: labelled(score(variables, batch["image"]), batch), source
-    )
+    def labelled(batch):
+      return self._labelled(self._score(variables, batch["image"]), batch)
 
-  def evaluate(state, gather):
-    logits, label = scores(model(state), gather, splits.val)
-    return judge.validation(logits, label, weights)
+    return gather(labelled, source)
 
-  def model(state):
+  def evaluate(self, state: State, gather: Callable) -> dict:
+    scores = self._scores(self.model(state), gather, self._splits.val)
+    return judge.validation(*scores, self._weights)
+
+  def model(self, state: State) -> dict:
+    """The averaged variables: what is kept, and scores."""
     trained, stats = state.average
     return {"params": state.params | trained, "batch_stats": stats}
 
-  def conclude(variables, gather):
+  def conclude(self, variables, gather: Callable) -> dict:
+    splits = self._splits
     val, test = (
-      judge.Scored.of(scores(variables, gather, source)[0], source)
+      judge.Scored.of(self._scores(variables, gather, source)[0], source)
       for source in (splits.val, splits.test)
     )
-    told = {"initial": origin(config), "cost": cost(variables, gather)}
-    return judge.conclude(splits, val, test) | told
+    return judge.conclude(splits, val, test) | {
+      "initial": origin(self._config),
+      "cost": self._cost(variables, gather),
+    }
 
-  def cost(variables, gather):
+  def _cost(self, variables, gather: Callable) -> dict:
     """What scoring takes, counted and measured."""
+    config = self._config
 
     def score_all(images):
-      fn = lambda batch: score(variables, batch["image"])
-      return gather(fn, Rows(image=images))
+      score = lambda batch: self._score(variables, batch["image"])
+      return gather(score, Rows(image=images))
 
     sizes = [x.size for x in jax.tree.leaves(variables["params"])]
-    trained = jax.tree.leaves(learnt(variables["params"]))
+    trained = jax.tree.leaves(self._learnt(variables["params"]))
     return {
       "parameters": sum(sizes),
       "trained_parameters": sum(x.size for x in trained),
-      "gflop_per_image": gflop_per_image(config, num_classes, variables),
+      "gflop_per_image": gflop_per_image(config, self._classes, variables),
       "ms_per_image": judge.ms_per_image(
-        score_all, splits.test, config.batch_size
+        score_all, self._splits.test, config.batch_size
       ),
     }
-
-  return Task(
-    init,
-    step,
-    evaluate,
-    preview=lambda state, gather: {},
-    start=start if config.model.weights else None,
-    model=model,
-    best="loss",
-    conclude=conclude,
-  )
 
 
 def check_variant(config) -> None:
@@ -327,10 +346,10 @@ def initial(weights: str, name: str, variables: dict) -> dict:
     raise errors.ConfigError(
       f"the weights in {path} are of {theirs}: expected some of {name}"
     )
-  found = load(path)[1]
-  found["params"]["head"] = variables["params"]["head"]
+  given = load(path)[1]
+  given["params"]["head"] = variables["params"]["head"]
   progress.say(f"weights of the run {path}, but for the head")
-  return found
+  return given
 
 
 def load(path: pathlib.Path):

@@ -17,6 +17,7 @@ from jaxfake import contracts, errors, models, named
 from jaxfake.classifiers import features, fitted, neural
 from jaxfake.data import pipeline, real_or_fake
 from jaxfake.evaluation import calibration
+from jaxfake.evaluation.verdicts import verdicts
 from jaxfake.runtime import disk, xla
 
 BETWEEN = "between the thresholds"
@@ -53,13 +54,16 @@ class Classifier(NamedTuple):
     """Of a detector and uint8 (s, s): p_fake, verdict and reason of each."""
     if not images:
       return []
-    low, high = self.uncertain
-    rows = []
-    for p in self.probabilities(np.stack(images)[..., None])[:, 1]:
-      said = "fake" if p >= high else "real" if p <= low else "uncertain"
-      reason = BETWEEN if said == "uncertain" else None
-      rows.append({"p_fake": float(p), "verdict": said, "reason": reason})
-    return rows
+    p_fake = self.probabilities(np.stack(images)[..., None])[:, 1]
+    said = verdicts(p_fake, self.uncertain)
+    return [
+      {
+        "p_fake": float(p),
+        "verdict": verdict,
+        "reason": BETWEEN if verdict == "uncertain" else None,
+      }
+      for p, verdict in zip(p_fake, said, strict=True)
+    ]
 
   def about(self) -> dict:
     """Of a detector, what a list of verdicts says of it."""

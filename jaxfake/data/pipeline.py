@@ -135,9 +135,14 @@ class Splits(NamedTuple):
   test: Sequence
 
   @property
-  def held_out(self) -> Sequence:
+  def held_out_split(self) -> str:
     """The larger of val and test: Kaggle's val has 16 images."""
-    return max(self.val, self.test, key=len)
+    return max(("val", "test"), key=lambda name: len(getattr(self, name)))
+
+  @property
+  def held_out(self) -> Sequence:
+    """The images of `held_out_split`."""
+    return getattr(self, self.held_out_split)
 
   def reading(self, *features: str) -> "Splits":
     """The same images, and of each what a task's step reads by name: image,

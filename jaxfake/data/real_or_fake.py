@@ -24,7 +24,7 @@ from scipy import ndimage
 
 from jaxfake import data as datasets
 from jaxfake import errors
-from jaxfake.data import folders, pipeline
+from jaxfake.data import folders, matching, pipeline
 from jaxfake.data import patients as whose
 from jaxfake.data.sources import Subset
 
@@ -149,8 +149,9 @@ def prepare(data) -> datasets.Dataset:
     fakes.patients = ""
   fake = datasets.prepare(fakes)
   parts, sources = (real, fake), {}
-  told = all(x >= 0 for x in fake.source("train").column("label"))
-  if told and real.classes != fake.classes:
+  # Whether the generator was told what to draw.
+  conditional = all(x >= 0 for x in fake.source("train").column("label"))
+  if conditional and real.classes != fake.classes:
     raise errors.DataError(
       f"{own.fakes}: its classes are {', '.join(fake.classes)}, those of the"
       f" reals {', '.join(real.classes)}"
@@ -158,10 +159,13 @@ def prepare(data) -> datasets.Dataset:
   for split in folders.SPLITS:
     if all(split in part.facts["counts"] for part in parts):
       sides = [part.source(split) for part in parts]
-      chosen = matched(*(x.column("label") for x in sides), told)
+      findings = [np.asarray(x.column("label")) for x in sides]
+      if not conditional:  # A finding counts for nothing.
+        findings = [np.zeros_like(x) for x in findings]
+      chosen = map(np.sort, matching.matched(*findings))
       sides = [Subset(side, i) for side, i in zip(sides, chosen, strict=True)]
       sources[split] = Source(sides, data)
-  facts = _facts(data, real, fake, sources, told)
+  facts = _facts(data, real, fake, sources, conditional)
   read = sources.__getitem__
   return datasets.Dataset(data.name, CLASSES, facts, read, real.litter)
 
@@ -172,23 +176,7 @@ def _changed(data, **changes):
   return changed
 
 
-def matched(real, fake, told: bool) -> tuple[np.ndarray, np.ndarray]:
-  """Indices into two lists of findings: as many of each from both, as many as
-  there are, spread evenly. Where not `told`, a finding counts for nothing."""
-  real, fake = np.asarray(real), np.asarray(fake)
-  chosen = [], []
-  for finding in np.union1d(real, fake) if told else (None,):
-    places = [
-      np.flatnonzero(x == finding) if told else np.arange(len(x))
-      for x in (real, fake)
-    ]
-    n = min(map(len, places))
-    for indices, where in zip(chosen, places, strict=True):
-      indices.append(where[np.arange(n) * len(where) // max(n, 1)])
-  return tuple(np.sort(np.concatenate(x)) for x in chosen)
-
-
-def _facts(data, real, fake, sources, told) -> dict:
+def _facts(data, real, fake, sources, conditional) -> dict:
   counts, patients, unknown = {}, {}, {}
   for split, source in sources.items():
     labels, names = source.column("label"), source.column("patient")
@@ -203,7 +191,7 @@ def _facts(data, real, fake, sources, told) -> dict:
     own.frame,
   ]
   digest = hashlib.sha256(json.dumps(made_of).encode()).hexdigest()
-  mix = "the same in every split" if told else "not known of the fakes"
+  mix = "the same in every split" if conditional else "not known of the fakes"
   return {
     "name": data.name,
     "fingerprint": digest[:16],

@@ -4,7 +4,7 @@ All in float64, over all images at once: no figure depends on the order of the
 images or on the batches they were scored in.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import scipy.stats
@@ -169,21 +169,8 @@ def figures(
   among the labels, ValueError for arrays that are not as said above.
   """
   labels, probabilities = _check(labels, probabilities)
-  n, k = probabilities.shape
-  classes = [str(c) for c in classes]
-  patients = np.asarray(list(patients))
-  if len(classes) != k or len(set(classes)) != k:
-    raise ValueError(f"classes are {classes}: expected {k} different names")
-  if patients.shape != (n,) or (n and patients.dtype.kind not in "iuUS"):
-    raise ValueError(
-      f"patients are {patients.dtype} {patients.shape}: expected a string or"
-      f" whole number for each of {n} images"
-    )
-  if not np.isfinite(threshold) or resamples < 1:
-    raise ValueError(
-      f"threshold is {threshold}, resamples {resamples}: expected a finite"
-      " number and at least 1"
-    )
+  patients, classes = np.asarray(list(patients)), [str(c) for c in classes]
+  _check_beside(probabilities, patients, classes, threshold, resamples)
   names, patient = np.unique(patients, return_inverse=True)
   _check_enough(labels, len(names), classes)
 
@@ -196,42 +183,82 @@ def figures(
   def measure(weights):
     return _measure(weights, labels, probabilities, predicted, classes)
 
-  values = measure(np.ones((1, n)))
-  rng = np.random.default_rng(seed)
-  parts = []
-  for first in range(0, resamples, part := max(1, PART // n)):
-    draws = _draw(rng, min(part, resamples - first), len(names))
-    parts.append(measure(draws[:, patient]))
-  samples = {name: np.concatenate([p[name] for p in parts]) for name in values}
-
+  values = measure(np.ones((1, len(labels))))
+  samples = _resampled(measure, patient, resamples, seed)
   counted = _counted(labels, predicted, patient, classes)
-  single = len(names) == n
-  result = {}
-  for name, (value,) in values.items():
-    kind, _, of = name.partition("/")
-    if np.isnan(value):
-      called = kind == "precision"
-      reason = f"no image was called {of}" if called else f"no image is {of}"
-      result[name] = dict.fromkeys(("value", "low", "high", "interval"))
-      result[name]["reason"] = reason
-      continue
-    interval = None
-    if not (single and kind in ("accuracy", "precision", "recall")):
-      interval = _bootstrap(name, value, samples[name])
-    how = "patient bootstrap" if interval else "exact binomial"
-    if interval is None:
-      trials = len(np.unique(patient[counted[name]]))
-      top = 2 if name == "brier" else 1  # The most that it can be.
-      share = min(value / top, 1)  # Rows may sum to a little above 1.
-      interval = top * np.array(clopper_pearson(share * trials, trials))
-    low, high = interval
-    result[name] = {
-      "value": float(value),
-      "low": float(min(low, value)),  # Reflected, it may leave the value out.
-      "high": float(max(high, value)),
-      "interval": how,
-    }
-  return result
+  single = len(names) == len(labels)
+  return {
+    name: _undefined(name)
+    if np.isnan(value)
+    else _with_interval(
+      name, value, samples[name], patient[counted[name]], single
+    )
+    for name, (value,) in values.items()
+  }
+
+
+def _check_beside(
+  probabilities, patients, classes, threshold: float, resamples: int
+) -> None:
+  n, k = probabilities.shape
+  if len(classes) != k or len(set(classes)) != k:
+    raise ValueError(f"classes are {classes}: expected {k} different names")
+  if patients.shape != (n,) or (n and patients.dtype.kind not in "iuUS"):
+    raise ValueError(
+      f"patients are {patients.dtype} {patients.shape}: expected a string or"
+      f" whole number for each of {n} images"
+    )
+  if not np.isfinite(threshold) or resamples < 1:
+    raise ValueError(
+      f"threshold is {threshold}, resamples {resamples}: expected a finite"
+      " number and at least 1"
+    )
+
+
+def _resampled(
+  measure: Callable, patient: np.ndarray, resamples: int, seed: int
+) -> dict[str, np.ndarray]:
+  """Every figure (resamples,) over draws of patients; `patient` (n,) is the
+  index of each image's."""
+  rng = np.random.default_rng(seed)
+  count, part = int(patient.max()) + 1, max(1, PART // len(patient))
+  parts = []
+  for first in range(0, resamples, part):
+    draws = _draw(rng, min(part, resamples - first), count)
+    parts.append(measure(draws[:, patient]))
+  return {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
+
+
+def _undefined(name: str) -> dict:
+  kind, _, of = name.partition("/")
+  called = kind == "precision"
+  reason = f"no image was called {of}" if called else f"no image is {of}"
+  figure = dict.fromkeys(("value", "low", "high", "interval"))
+  return figure | {"reason": reason}
+
+
+def _with_interval(
+  name: str, value: float, samples, of_patients, single: bool
+) -> dict:
+  """A figure as `figures` returns it. `of_patients` are those of the images it
+  counts; `single` says that each image is its own."""
+  interval = None
+  proportion = name.partition("/")[0] in ("accuracy", "precision", "recall")
+  if not (single and proportion):
+    interval = _bootstrap(name, value, samples)
+  how = "patient bootstrap" if interval else "exact binomial"
+  if interval is None:
+    trials = len(np.unique(of_patients))
+    top = 2 if name == "brier" else 1  # The most that it can be.
+    share = min(value / top, 1)  # Rows may sum to a little above 1.
+    interval = top * np.array(clopper_pearson(share * trials, trials))
+  low, high = interval
+  return {
+    "value": float(value),
+    "low": float(min(low, value)),  # Reflected, it may leave the value out.
+    "high": float(max(high, value)),
+    "interval": how,
+  }
 
 
 def across_seeds(runs: Sequence[dict[str, dict]]) -> dict[str, dict]:

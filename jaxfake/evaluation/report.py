@@ -1,6 +1,7 @@
 """Results as Markdown and as one self-contained HTML page."""
 
 import base64
+from collections.abc import Mapping
 import pathlib
 import re
 import urllib.parse
@@ -58,6 +59,16 @@ _PAGE = jinja2.Environment(autoescape=True).from_string("""\
 
 class Heading(str):
   """A part of a page that begins a section."""
+
+
+# Ends of the names of what as many real images of a split that is held out
+# would reach; the last in older results.
+FLOORS = "_test", "_val", "_held_out"
+
+
+def floor(figures: Mapping, name: str):
+  """What stands beside a generator's figure as its floor, or None."""
+  return next((figures[name + x] for x in FLOORS if name + x in figures), None)
 
 
 def count(n: int | None) -> str:

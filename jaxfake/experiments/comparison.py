@@ -11,7 +11,6 @@ result.json                       the rows, with configuration and runs
 
 import pathlib
 import statistics
-import time
 from typing import NamedTuple
 
 import jax
@@ -21,6 +20,7 @@ from jaxfake import configuration, errors
 from jaxfake.classifiers import classifier
 from jaxfake.data import patients
 from jaxfake.evaluation import metrics, pictures, report
+from jaxfake.experiments import jobs
 from jaxfake.runtime import disk, progress, provenance
 from jaxfake.training import workdir
 
@@ -37,9 +37,9 @@ class Run(NamedTuple):
   path: pathlib.Path
 
   def result(self) -> dict | None:
-    """Its result, where it is finished."""
-    path = self.path / "result.json"
-    return disk.read_json(path) if path.exists() else None
+    """Its result, where it is finished. Raises ConfigError where what was run
+    in its folder is something else."""
+    return workdir.finished(self.path, self.config.to_dict())
 
 
 def plan(config, path: pathlib.Path) -> list[Run]:
@@ -104,59 +104,40 @@ def run(config, path: pathlib.Path, train) -> int:
 
 def _run(config, path, train) -> int:
   runs = plan(config, path)
-  for each in runs:
-    if done := each.result():
-      new = each.config.to_dict()
-      workdir.require_same(each.path, "config", done["config"], new)
-  left = [x for x in runs if not x.result()]
-  failed, times = {}, []
-  for i, each in enumerate(left):
-    ahead = ""
-    if times:
-      ahead = statistics.mean(times) * (len(left) - i)
-      ahead = f", about {progress.duration(ahead)} left at this rate"
-    progress.say(
-      f"\n[{len(runs) - len(left) + i + 1} of {len(runs)}] {each.name}, seed"
-      f" {each.config.seed}, budget {each.budget}{ahead}"
-    )
-    begin = time.monotonic()
-    try:
-      code = train(each.config, each.path)
-    except (errors.UserError, errors.RunError) as error:
-      failed[each.path.name] = str(error)
-      progress.say(f"{each.path.name} failed: {error}")
-      continue
-    if code:
-      return code
-    times.append(time.monotonic() - begin)
-    jax.clear_caches()  # The next is another network.
-    if jax.process_index() == 0:
+  writer = jax.process_index() == 0
+
+  def after(failed):
+    if writer:
       write(config, path, runs, failed)
-  if jax.process_index() == 0:
+
+  code, failed = jobs.each(
+    [jobs.of_run(x.path.name, x.config, x.path, train) for x in runs], after
+  )
+  if writer and code in (0, 1):
     text = write(config, path, runs, failed)
     progress.say(f"\n{text}\n  {path}/table.html, {path}/accuracy-cost.png")
     for name, why in failed.items():
       progress.say(f"{name} failed: {why}")
-  return 1 if failed else 0
+  return code
 
 
 def rows(runs: list[Run]) -> list[dict]:
   """A row of plain numbers for each program that has finished runs, the best
   accuracy first within each budget."""
-  made = []
+  table = []
   for name in dict.fromkeys(x.name for x in runs):
-    found = [x.result() for x in runs if x.name == name]
-    found = [x for x in found if x]
-    if not found:
+    results = [x.result() for x in runs if x.name == name]
+    results = [x for x in results if x]
+    if not results:
       continue
-    first = found[0]
-    figures = metrics.across_seeds([x["figures"] for x in found])
+    first = results[0]
+    figures = metrics.across_seeds([x["figures"] for x in results])
     row = {
       "program": name,
       "budget": next(x.budget for x in runs if x.name == name),
       "train_images": _used(first),
       "epochs": first["config"]["epochs"] if first["step"] else None,
-      "seeds": len(found),
+      "seeds": len(results),
     }
     for figure in SHOWN:
       for part in ("value", "low", "high", "sd"):
@@ -166,16 +147,16 @@ def rows(runs: list[Run]) -> list[dict]:
     row["trained_parameters"] = cost.get("trained_parameters")
     row["gflop_per_image"] = cost["gflop_per_image"]
     for key, values in (
-      ("ms_per_image", [x["cost"]["ms_per_image"] for x in found]),
-      ("train_seconds", [x["train_seconds"] for x in found]),
+      ("ms_per_image", [x["cost"]["ms_per_image"] for x in results]),
+      ("train_seconds", [x["train_seconds"] for x in results]),
     ):
       row[key] = statistics.median(values)
-    made.append(row)
+    table.append(row)
   budgets = list(dict.fromkeys(x.budget for x in runs))
-  made.sort(
+  table.sort(
     key=lambda r: (budgets.index(r["budget"]), -(r["accuracy_value"] or 0))
   )
-  return made
+  return table
 
 
 def _used(result: dict) -> int:
@@ -212,15 +193,15 @@ def formatted(row: dict) -> dict[str, str]:
 
 def write(config, path: pathlib.Path, runs: list[Run], failed: dict) -> str:
   """Writes the table in its forms and result.json; returns it as Markdown."""
-  made = rows(runs)
-  if not made:
+  numbers = rows(runs)
+  if not numbers:
     return "no run has finished"
-  table = [formatted(row) for row in made]
+  table = [formatted(row) for row in numbers]
   done = [result for x in runs if (result := x.result())]
-  disk.write_csv(path / "table.csv", made)
+  disk.write_csv(path / "table.csv", numbers)
   text = report.markdown(table)
   points = {budget: [] for budget in config.budgets}
-  for row in made:
+  for row in numbers:
     y = (100 * row[f"accuracy_{x}"] for x in ("value", "low", "high"))
     points[row["budget"]].append((row["program"], row["ms_per_image"], *y))
   plot = pictures.scatter(points, "ms an image, scoring", "test accuracy (%)")
@@ -232,7 +213,7 @@ def write(config, path: pathlib.Path, runs: list[Run], failed: dict) -> str:
   result = {
     "config": config.to_dict(),
     "environment": provenance.environment(),
-    "rows": made,
+    "rows": numbers,
     "runs": {str(x.path.relative_to(path)): bool(x.result()) for x in runs},
     "failed": failed,
   }

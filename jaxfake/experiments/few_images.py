@@ -20,6 +20,7 @@ from jaxfake.classifiers import features, neural, reservoir, ridge
 from jaxfake.data import patients as whose
 from jaxfake.data import pipeline, work
 from jaxfake.evaluation import metrics, pictures, report
+from jaxfake.experiments import jobs
 from jaxfake.runtime import disk, progress, provenance
 from jaxfake.training import workdir
 
@@ -62,10 +63,9 @@ def run(config, path: pathlib.Path, train) -> int:
     folder.open(config.to_dict(), dataset.facts)
     folder.begin(0)
     phantom = path / "runs" / "phantom"
-    trained = (phantom / "result.json").exists()
-    if "cnn_phantom" in names(config) and not trained:
-      code = train(config.phantom_run, phantom)
-      if code:
+    if "cnn_phantom" in names(config):
+      job = jobs.of_run("cnn_phantom", config.phantom_run, phantom, train)
+      if code := jobs.chain([job]):
         return code
     splits = pipeline.splits(dataset, config.data)
     if len(splits.classes) != 2:
@@ -148,7 +148,7 @@ def _draws(config, splits, phantom, path) -> list[dict]:
   patients = splits.train.column("patient")
   test, truth = pipeline.arrays(splits.test).values()
   extract = extractors(config, (train, test), phantom)
-  made = []
+  draws = []
   total = len(config.sizes) * config.resamples
   with work.shown("draws", total) as advance:
     for n in config.sizes:
@@ -160,10 +160,10 @@ def _draws(config, splits, phantom, path) -> list[dict]:
           read = ridge.readout(of_train, labels[chosen])
           scores = judge(truth, of_test, *read[:2])
           row = {"images": n, "draw": resample, "program": name}
-          made.append(row | scores)
+          draws.append(row | scores)
         advance()
-  disk.write_csv(path / "draws.csv", made)
-  return made
+  disk.write_csv(path / "draws.csv", draws)
+  return draws
 
 
 def judge(truth, x, coef, intercept) -> dict[str, float]:
@@ -182,21 +182,21 @@ def judge(truth, x, coef, intercept) -> dict[str, float]:
 def rows(draws: list[dict]) -> list[dict]:
   """Mean and 95 % interval over draws for each size and program, and of the
   reservoir's lead over it on the same draws."""
-  made = []
+  table = []
   for n in dict.fromkeys(x["images"] for x in draws):
     of = {
       name: [x for x in draws if (x["images"], x["program"]) == (n, name)]
       for name in dict.fromkeys(x["program"] for x in draws)
     }
     ours = np.array([x["auc"] for x in of["reservoir"]])
-    for name, found in of.items():
-      row = {"images": n, "program": name, "draws": len(found)}
+    for name, scores in of.items():
+      row = {"images": n, "program": name, "draws": len(scores)}
       for figure in ("auc", "balanced_accuracy"):
-        row |= interval(figure, [x[figure] for x in found])
-      lead = ours - [x["auc"] for x in found]
+        row |= interval(figure, [x[figure] for x in scores])
+      lead = ours - [x["auc"] for x in scores]
       row |= interval("lead", lead) if name != "reservoir" else {}
-      made.append(row)
-  return made
+      table.append(row)
+  return table
 
 
 def interval(name: str, values) -> dict[str, float]:
@@ -228,13 +228,13 @@ def formatted(row: dict) -> dict[str, str]:
 
 def write(config, path: pathlib.Path, dataset, splits, draws) -> str:
   """Writes the table in its forms and result.json; returns it as Markdown."""
-  made = rows(draws)
-  table = [formatted(row) for row in made]
-  keys = dict.fromkeys(key for row in made for key in row)
-  disk.write_csv(path / "table.csv", [dict.fromkeys(keys) | r for r in made])
+  numbers = rows(draws)
+  table = [formatted(row) for row in numbers]
+  keys = dict.fromkeys(key for row in numbers for key in row)
+  disk.write_csv(path / "table.csv", [dict.fromkeys(keys) | r for r in numbers])
   lines = {
     name: [
-      [row[key] for row in made if row["program"] == name]
+      [row[key] for row in numbers if row["program"] == name]
       for key in ("images", "auc_mean", "auc_low", "auc_high")
     ]
     for name in names(config)
@@ -260,7 +260,7 @@ def write(config, path: pathlib.Path, dataset, splits, draws) -> str:
     "config": config.to_dict(),
     "dataset": dataset.facts,
     "environment": provenance.environment(),
-    "rows": made,
+    "rows": numbers,
   }
   disk.write_json(path / "result.json", result)
   return f"{text}\n  {path}/table.html, {plot}"

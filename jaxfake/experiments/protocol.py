@@ -56,7 +56,7 @@ class Method(NamedTuple):
   has (see discriminant.of_numbers), and which of `ALONE` it is, if any."""
 
   config: object
-  found: Callable[[], forensic.Parts]
+  moments: Callable[[], forensic.Parts]
   which: np.ndarray
   alone: int | None = None
 
@@ -100,10 +100,10 @@ def run(config, path: pathlib.Path, train) -> int:
     folder.open(config.to_dict(), dataset.facts)
     folder.begin(0)
     splits = pipeline.splits(dataset, config.data)
-    found = figures(config, splits, path)
-    cells = found["cells"]
-    disk.write_csv(path / "cells.csv", [flat(cell) for cell in cells])
-    folder.finish(0, found, {})
+    outcome = figures(config, splits, path)
+    table = [flat(cell) for cell in outcome["cells"]]
+    disk.write_csv(path / "cells.csv", table)
+    folder.finish(0, outcome, {})
     result = disk.read_json(path / "result.json")
     progress.say(write(path, result))
   finally:
@@ -120,10 +120,11 @@ def flat(cell: dict) -> dict:
 
 def figures(config, splits, path: pathlib.Path) -> dict:
   """All figures, JSON-able; `path` is the run's folder."""
-  found = [
+  moments = [
     forensic.parts(forensic.examples(seeded(config, seed), splits.train))
     for seed in range(config.seeds)
   ]
+  first = moments[0]
   held, test = whole(config, splits)
   folds = plan(test)
   done = [
@@ -131,7 +132,7 @@ def figures(config, splits, path: pathlib.Path) -> dict:
   ]
   with work.shown("folds", len(folds)) as advance:
     for fold, place in zip(folds, done, strict=True):
-      of_one = functools.partial(one, config, found[0], held, test, fold, place)
+      of_one = functools.partial(one, config, first, held, test, fold, place)
       once(place / "result.json", of_one)
       advance()
   detectors = dict(zip(folds, map(forensic.load, done), strict=True))
@@ -143,10 +144,10 @@ def figures(config, splits, path: pathlib.Path) -> dict:
   return {
     "cells": cells,
     "summary": summary(cells),
-    "seeds": seeds(config, found, held, test, folds),
+    "seeds": seeds(config, moments, held, test, folds),
     "deliveries": delivered(config, splits, detectors, path / "deliveries"),
     "methods": [
-      *ablations(config, splits, found[0], held, test, folds, path / "methods"),
+      *ablations(config, splits, first, held, test, folds, path / "methods"),
       *peer_rows(config, splits, held, test, folds, path / "methods"),
     ],
   }
@@ -161,20 +162,20 @@ def once(path: pathlib.Path, make: Callable[[], object]):
   return disk.read_json(path)
 
 
-def one(config, found, held, test, fold: Fold, place: pathlib.Path) -> dict:
+def one(config, moments, held, test, fold: Fold, place: pathlib.Path) -> dict:
   """What `place`/result.json says of a fold; the model goes beside it."""
-  detector = fitted(config, found, held, fold.out)
+  detector = fitted(config, moments, held, fold.out)
   forensic.save(detector.model, place / forensic.MODEL)
   said = tested_by(detector, of_fold(test, held, fold))
   calibration = dataclasses.asdict(detector.rule)
   return {"calibration": calibration, "cells": pairs(fold, said)}
 
 
-def seeds(config, found, held, test, folds) -> dict:
+def seeds(config, moments, held, test, folds) -> dict:
   """Mean AUC where both are unseen by the seed of the crops, and their standard
   deviation; see `auc`."""
   unseen = [fold for fold in folds if fold.condition == UNSEEN]
-  methods = [Method(config, lambda x=x: x, EVERY) for x in found]
+  methods = [Method(config, lambda x=x: x, EVERY) for x in moments]
   values = [float(np.mean(aucs(x, held, test, unseen))) for x in methods]
   sd = float(np.std(values, ddof=1)) if len(values) > 1 else None
   return {"auc": values, "sd": sd}
@@ -228,11 +229,11 @@ def sources(test: forensic.Pictures) -> tuple[list[str], list[str]]:
   return of(0), of(1)
 
 
-def fitted(config, found, held, out: Sequence[str]) -> forensic.Detector:
+def fitted(config, moments, held, out: Sequence[str]) -> forensic.Detector:
   """The detector without some sources."""
   used = held[forensic.kept(held, out)]
-  model = forensic.fit(config, found, out)
-  measures = forensic.left_out(config, found, used, out)
+  model = forensic.fit(config, moments, out)
+  measures = forensic.left_out(config, moments, used, out)
   return forensic.Detector(model, forensic.rule(config, measures, used))
 
 
@@ -305,12 +306,12 @@ def cell(said: Tested, fakes: str, reals: str) -> dict:
 
 def summary(cells: list[dict]) -> list[dict]:
   """By condition: means over cells, and the worst cell."""
-  found = []
+  rows = []
   for condition in CONDITIONS:
     those = [c for c in cells if c["condition"] == condition]
     aucs = np.array([c["auc"]["value"] for c in those])
     worst = those[int(aucs.argmin())]
-    found.append(
+    rows.append(
       {
         "condition": condition,
         "cells": len(those),
@@ -321,7 +322,7 @@ def summary(cells: list[dict]) -> list[dict]:
       | rates(those)
       | {name: float(np.mean([c[name] for c in those])) for name in ALONE}
     )
-  return found
+  return rows
 
 
 def delivered(
@@ -350,12 +351,12 @@ def delivered(
       mine = of[np.isin(of.sources, fold.out)]
       if len(set(mine.labels)) == 2:
         cells.append(cell(tested_by(detector, mine), *fold.out))
-    told = {"delivery": name, "pictures": len(of.labels)}
+    row = {"delivery": name, "pictures": len(of.labels)}
     if not cells:  # All were too small then.
-      return told | {"auc": None}
+      return row | {"auc": None}
     aucs = [c["auc"]["value"] for c in cells]
     return (
-      told | {"auc": float(np.mean(aucs)), "worst": min(aucs)} | rates(cells)
+      row | {"auc": float(np.mean(aucs)), "worst": min(aucs)} | rates(cells)
     )
 
   return [
@@ -380,7 +381,7 @@ def capped(of: forensic.Pictures, most: int) -> forensic.Pictures:
 
 
 def ablations(
-  config, splits, found, held, test, folds, path: pathlib.Path
+  config, splits, moments, held, test, folds, path: pathlib.Path
 ) -> list[dict]:
   """AUC where both are unseen, with parts of the method taken away or added."""
   unseen = [fold for fold in folds if fold.condition == UNSEEN]
@@ -391,7 +392,7 @@ def ablations(
 
   return [
     once(file_of(path, name), functools.partial(row, name, method))
-    for name, method in methods(config, splits, found, generators).items()
+    for name, method in methods(config, splits, moments, generators).items()
   ]
 
 
@@ -401,9 +402,9 @@ def method_row(name: str, aucs: Sequence[float]) -> dict:
   return row
 
 
-def methods(config, splits, found, generators: int) -> dict[str, Method]:
+def methods(config, splits, moments, generators: int) -> dict[str, Method]:
   """By name: the method as it is, and changed."""
-  as_it_is = Method(config, lambda: found, EVERY)
+  as_it_is = Method(config, lambda: moments, EVERY)
   flat = config.copy_and_resolve_references()
   flat.picture_scatter = 1e-9
   behind = config.copy_and_resolve_references()
@@ -426,10 +427,10 @@ def methods(config, splits, found, generators: int) -> dict[str, Method]:
     for name, which in numbers.items()
   }
   of["radial spectrum"] = as_it_is._replace(which=radial)
-  others = {k: x for k, x in found.items() if not is_trace(k)}
-  if any(map(is_trace, found)):
+  others = {k: x for k, x in moments.items() if not is_trace(k)}
+  if any(map(is_trace, moments)):
     if generators > 1:  # Else no fakes would be left.
-      of["without aligned fakes"] = as_it_is._replace(found=lambda: others)
+      of["without aligned fakes"] = as_it_is._replace(moments=lambda: others)
     shared = config.copy_and_resolve_references()
     shared.unaligned = 0.5
     of["aligned fakes half of the weight"] = as_it_is._replace(config=shared)
@@ -448,13 +449,13 @@ def is_trace(key: forensic.Part) -> bool:
 def aucs(method: Method, held, test, folds: Sequence[Fold]) -> list[float]:
   """AUC of each fold's two sources. Nothing is settled, for which all sources
   would have to be left out in turn: units are those of held-out reals."""
-  found = {k: x.of_numbers(method.which) for k, x in method.found().items()}
+  moments = {k: x.of_numbers(method.which) for k, x in method.moments().items()}
   held, test = only(held, method.which), only(test, method.which)
-  return [auc(method, found, held, test, fold) for fold in folds]
+  return [auc(method, moments, held, test, fold) for fold in folds]
 
 
-def auc(method: Method, found, held, test, fold: Fold) -> float:
-  model = forensic.fit(method.config, found, fold.out)
+def auc(method: Method, moments, held, test, fold: Fold) -> float:
+  model = forensic.fit(method.config, moments, fold.out)
   of = of_fold(test, held, fold)
   of = of[np.isin(of.sources, fold.out)]
   measures = model.measures(of.numbers)
@@ -517,12 +518,12 @@ def peer_rows(
 
   rows = []
   for name in peers.PEERS:
-    found = []
+    aucs = []
     for hospital in hospitals:
       progress.say(f"{name}, without {hospital}")
       file = file_of(path, name).with_suffix("") / f"{hospital}.json"
-      found += once(file, functools.partial(without, name, hospital))
-    rows.append(method_row(name, found))
+      aucs += once(file, functools.partial(without, name, hospital))
+    rows.append(method_row(name, aucs))
   return rows
 
 
@@ -604,12 +605,12 @@ def method_rows(result: dict) -> list[dict[str, str]]:
 
 def after(row: dict) -> dict[str, str]:
   """A delivery's row of the page."""
-  told = {"delivery": row["delivery"], "pictures": str(row["pictures"])}
+  shown = {"delivery": row["delivery"], "pictures": str(row["pictures"])}
   if row["auc"] is None:
     names = "mean AUC", "worst", *RATES.values()
-    return told | dict.fromkeys(names, "-")
-  told |= {"mean AUC": f"{row['auc']:.3f}", "worst": f"{row['worst']:.3f}"}
-  return told | percents(row)
+    return shown | dict.fromkeys(names, "-")
+  shown |= {"mean AUC": f"{row['auc']:.3f}", "worst": f"{row['worst']:.3f}"}
+  return shown | percents(row)
 
 
 def percents(row: dict) -> dict[str, str]:

@@ -14,9 +14,11 @@ import shutil
 from jaxfake import errors
 from jaxfake.classifiers import detector, forensic
 from jaxfake.evaluation import report
-from jaxfake.experiments import protocol
+from jaxfake.evaluation.verdicts import VERDICTS
+from jaxfake.experiments import jobs, protocol
 from jaxfake.generators import traces
 from jaxfake.runtime import disk, progress
+from jaxfake.training import workdir
 
 CONFIG = "ship.py"
 MOST_BYTES = 4 << 20  # Of a model that is shipped.
@@ -33,14 +35,14 @@ INTENDED = (
 
 def configs(config) -> dict:
   """The configurations of the runs, each with the data it needs."""
-  found = {}
+  of_runs = {}
   for name in ("traces", "detector", "protocol"):
     c = config[name].copy_and_resolve_references()
     size = c.data.size
     c.data = config.data.copy_and_resolve_references()
     c.data.size = size
-    found[name] = c
-  return found
+    of_runs[name] = c
+  return of_runs
 
 
 def check(config) -> None:
@@ -59,35 +61,27 @@ def run(config, path: pathlib.Path, train) -> int:
   """Makes all; returns the exit code of the first run that did not finish."""
   check(config)
   places = [str(path / "traces"), config.data.dir, config.fakes]
-  runs = {"traces": traces.run, "protocol": protocol.run}
+  experiments = {"traces": traces.run, "protocol": protocol.run}
   wanted = configs(config)
   if not config.leave_out:
     del wanted["protocol"]
+  chain = []
   for name, c in wanted.items():
     if name != "traces":
       c.data.dir = ",".join(place for place in places if place)
-    progress.say(f"{name}:")
-    if finished(c, path / name):
-      progress.say(f"done before, in {path / name}")
-    elif name in runs:
-      runs[name](c, path / name, train)
-    elif code := train(c, path / name):
-      return code
+    # Another folder of data is another run, whatever it holds.
+    done = workdir.finished(path / name, c.to_dict(), free=()) is not None
+
+    def work(name=name, c=c):
+      if name in experiments:
+        return experiments[name](c, path / name, train)
+      return train(c, path / name)
+
+    chain.append(jobs.Job(name, done, work))
+  if code := jobs.chain(chain):
+    return code
   ship(path, config.leave_out)
   return 0
-
-
-def finished(config, path: pathlib.Path) -> bool:
-  """Whether a run of this configuration ended there; another raises
-  ConfigError."""
-  if not (path / "result.json").exists():
-    return False
-  before = disk.read_json(path / "config.json")
-  if before != config.to_dict():
-    raise errors.ConfigError(
-      f"{path}: was made by another configuration; expected a new --workdir"
-    )
-  return True
 
 
 def ship(path: pathlib.Path, with_protocol: bool) -> None:
@@ -101,24 +95,24 @@ def ship(path: pathlib.Path, with_protocol: bool) -> None:
       f"{model}: {size:,} bytes; expected at most {MOST_BYTES:,}"
     )
   shutil.copyfile(model, out / forensic.MODEL)
-  made = disk.read_json(path / "detector" / "result.json")
+  trained = disk.read_json(path / "detector" / "result.json")
   tested = None
   if with_protocol:
     tested = disk.read_json(path / "protocol" / "result.json")
-  config = {k: v for k, v in made["config"].items() if k != "data"}
-  kept = {k: made[k] for k in ("calibration", "learnt_from", "by_source")}
+  config = {k: v for k, v in trained["config"].items() if k != "data"}
+  kept = {k: trained[k] for k in ("calibration", "learnt_from", "by_source")}
   if tested:
     kept |= {k: tested[k] for k in ("summary", "deliveries")}
   disk.write_json(out / "result.json", {"config": config} | kept)
-  (out / detector.CARD).write_text(card(made, tested))
+  (out / detector.CARD).write_text(card(trained, tested))
   progress.say(f"for jaxfake/shipped: {out}")
 
 
-def card(made: dict, tested: dict | None) -> str:
+def card(trained: dict, tested: dict | None) -> str:
   """The model card, of the detector's result and the protocol's, if there."""
-  learnt = {row["source"] for row in made["learnt_from"]}
-  calibration = made["calibration"]
-  config = made["config"]
+  learnt = {row["source"] for row in trained["learnt_from"]}
+  calibration = trained["calibration"]
+  config = trained["config"]
   parts = [
     "Written by `python -m jaxfake.main --config configs/ship.py` from its"
     " results; no figure is typed.",
@@ -126,10 +120,10 @@ def card(made: dict, tested: dict | None) -> str:
     INTENDED,
     *(left_out(tested) if tested else []),
     "## These very weights on whole sources that they did not learn from",
-    never_seen(made) or "There was no such source.",
-    *aucs(made, learnt),
+    never_seen(trained) or "There was no such source.",
+    *aucs(trained, learnt),
     "On test patients of sources that they learnt from:",
-    table(called([x for x in made["by_source"] if x["source"] in learnt])),
+    table(called([x for x in trained["by_source"] if x["source"] in learnt])),
     "## What it learnt from",
     table(
       [
@@ -139,7 +133,7 @@ def card(made: dict, tested: dict | None) -> str:
           "pictures": f"{row['images']:,}",
           "licences": "; ".join(x or "not stated" for x in row["licences"]),
         }
-        for row in made["learnt_from"]
+        for row in trained["learnt_from"]
       ]
     ),
     "Sources called trace_KIND are the reals above, repeated by small networks"
@@ -157,7 +151,7 @@ def card(made: dict, tested: dict | None) -> str:
     " unlike the reals it knows. Pictures under"
     f" {forensic.crops.SIDE} px a side get none.",
     "## Where this comes from",
-    report.origin([made, tested] if tested else [made]) + ".",
+    report.origin([trained, tested] if tested else [trained]) + ".",
   ]
   return (
     "# The detector that comes with jaxfake\n\n" + "\n\n".join(parts) + "\n"
@@ -184,10 +178,10 @@ def left_out(tested: dict) -> list[str]:
   ]
 
 
-def aucs(made: dict, learnt: set[str]) -> list[str]:
+def aucs(trained: dict, learnt: set[str]) -> list[str]:
   """AUC of fakes that were not learnt from against each source of reals."""
   rows = {}
-  for cell in made["auc"]:
+  for cell in trained["auc"]:
     if cell["fakes"] not in learnt:
       row = rows.setdefault(
         cell["fakes"], {"fakes, AUC against": cell["fakes"]}
@@ -227,7 +221,7 @@ def table(rows: list[dict]) -> str:
 def called(rows: list[dict]) -> list[dict]:
   return [
     {"source": row["source"], "class": row["class"], "pictures": row["images"]}
-    | {v: f"{row[v] / row['images']:.0%}" for v in forensic.VERDICTS}
+    | {v: f"{row[v] / row['images']:.0%}" for v in VERDICTS}
     for row in rows
   ]
 
@@ -239,21 +233,21 @@ def failures(tested: dict) -> list[str]:
     (c for c in cells if c["auc"]["value"] < WEAK),
     key=lambda c: c["auc"]["value"],
   )
-  found = [
+  texts = [
     f"{len(weak)} of {len(cells)} pairs of an unseen generator and an unseen"
     f" hospital have an AUC below {WEAK}."
   ]
   if weak:
     names = [f"{c['fakes']} against {c['reals']}" for c in weak]
-    found[0] += f" They are: {', '.join(names)}."
+    texts[0] += f" They are: {', '.join(names)}."
   known = [row for row in tested["deliveries"] if row["auc"] is not None]
   if known:
     first = known[0]["auc"]
     falls = sorted(known, key=lambda row: row["auc"])[:3]
-    found.append(
+    texts.append(
       "Deliveries cost most, of a mean AUC of"
       f" {first:.3f}: "
       + ", ".join(f"{row['delivery']} ({row['auc']:.3f})" for row in falls)
       + "."
     )
-  return found
+  return texts

@@ -242,7 +242,7 @@ def averaged(most: float, step: jax.Array, average, new):
 def make(config, dataset) -> Task:
   """The task of training a GAN on a data set's train images.
 
-  `dataset` has `classes`, and `train` and `held_out`: sources of images.
+  `dataset` are pipeline.Splits.
   """
   if config.model.conditional and not dataset.classes:
     raise errors.ConfigError(

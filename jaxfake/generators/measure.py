@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxfake.data import matching
 from jaxfake.data.sources import Rows, Subset
 from jaxfake.evaluation import distances, pictures
 from jaxfake.runtime import xla
@@ -19,29 +20,6 @@ from jaxfake.runtime import xla
 PREVIEW = 32  # Pictures a block.
 NEIGHBOURS = 8
 THUMBNAIL = 32  # Pixels a side: what nearest neighbours are sought in.
-
-
-def matched(
-  train: np.ndarray, held: np.ndarray, limit: int
-) -> tuple[np.ndarray, np.ndarray]:
-  """Indices into two arrays of labels: equally many of each class from both,
-  in train's class mix, at most `limit` in all, spread evenly over each.
-
-  Equally many, because the Fréchet distance's bias depends on the number. A
-  class of which nothing is held out cannot be compared and is left out.
-  """
-  places = [
-    (np.flatnonzero(train == c), np.flatnonzero(held == c))
-    for c in np.intersect1d(train, held)
-  ]
-  # The largest share of train of which enough is held out, in every class.
-  share = min([limit / len(train), 1, *(len(b) / len(a) for a, b in places)])
-  chosen = ([], [])
-  for pair in places:
-    k = max(1, int(share * len(pair[0]) + 1e-9))
-    for indices, where in zip(chosen, pair, strict=True):
-      indices.append(where[np.arange(k) * len(where) // k])
-  return np.concatenate(chosen[0]), np.concatenate(chosen[1])
 
 
 @jax.jit
@@ -65,13 +43,13 @@ class Reference(NamedTuple):
   label: np.ndarray  # Of the train images below.
   features: np.ndarray
   spectra: dict[str, np.ndarray]
-  floor: dict[str, float]  # The distances of as many held-out real images.
+  floor: dict[str, float]  # Distances of as many held-out real images.
 
 
 class Measures:
   """A task's `evaluate` and `preview`.
 
-  `dataset` has `train` and `held_out`; `drawer(state)` is a jitted function of
+  `dataset` are pipeline.Splits; `drawer(state)` is a jitted function of
   {"index", "label"} (b,) to uint8 images (b, s, s, 1); previews have a row for
   each of `by_class`.
   """
@@ -154,8 +132,10 @@ class Measures:
 
   def _reference(self, gather) -> Reference:
     bank, labels = self._train_set(gather)
+    split = self._dataset.held_out_split
     held_bank, held_labels = gather(_shrink, self._dataset.held_out)
-    i, j = matched(labels, held_labels, self._limit)
+    # Equally many, since the Fréchet distance's bias depends on the number.
+    i, j = matching.matched(labels, held_labels, self._limit)
     real = gather(_read, Subset(self._dataset.train, i))
     held = gather(_read, Subset(self._dataset.held_out, j))
     features = self._features(gather, real)
@@ -163,7 +143,7 @@ class Measures:
     _, to_train = distances.nearest(held_bank[j], bank, 1)
     spectra = {
       name: distances.radial_spectrum(x[..., 0])
-      for name, x in (("real", real), ("held-out real", held))
+      for name, x in (("real", real), (f"real, {split}", held))
     }
     floor = {
       "frechet_random_filters": distances.frechet_distance(a, b),
@@ -171,7 +151,7 @@ class Measures:
       "spectrum_gap_db": distances.spectrum_gap(*spectra.values()),
       "nearest_train_rms": np.median(to_train),
     }
-    floor = {f"{name}_held_out": value for name, value in floor.items()}
+    floor = {f"{name}_{split}": value for name, value in floor.items()}
     return Reference(bank, labels[i], features, spectra, floor)
 
 

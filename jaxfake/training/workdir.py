@@ -46,19 +46,40 @@ FREE = (
 )
 
 
-def require_same(path: pathlib.Path, name: str, old: dict, new: dict) -> None:
-  """Raises ConfigError naming every field that differs and matters."""
+def require_same(
+  path: pathlib.Path,
+  name: str,
+  old: dict,
+  new: dict,
+  free: tuple[str, ...] = FREE,
+) -> None:
+  """Raises ConfigError naming every field that differs and is not free to."""
   old, new = disk.flatten(old), disk.flatten(json.loads(json.dumps(new)))
   changed = [
     f"{key} was {old.get(key)!r}, now {new.get(key)!r}"
     for key in sorted(old.keys() | new.keys())
-    if old.get(key) != new.get(key) and not key.startswith(FREE)
+    if old.get(key) != new.get(key) and not key.startswith(free)
   ]
   if changed:
     raise errors.ConfigError(
       f"{path} was made by another {name}: {'; '.join(changed)}."
       " Give another --workdir, or the old values"
     )
+
+
+def finished(
+  path: pathlib.Path, config: dict, free: tuple[str, ...] = FREE
+) -> dict | None:
+  """The result of the run of a configuration that ended in a folder; None where
+  none did, or after another number of steps. Raises ConfigError where what
+  ended there is another run."""
+  if not (path / "result.json").exists():
+    return None
+  result = disk.read_json(path / "result.json")
+  before = result.get("config") or disk.read_json(path / "config.json")
+  require_same(path, "config", before, config, free)
+  same = before.get("total_steps") == config.get("total_steps")
+  return result if same else None
 
 
 def read_config(path: pathlib.Path):

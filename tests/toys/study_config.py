@@ -7,9 +7,9 @@ def get_config(arg=""):
   c = configuration.load(f"{configuration.shipped()}/study.py:tiny")
   c.data.name = "toys.stripes"
   c.generators = dict(
-    trained=dict(task="toys.average"),
+    source=dict(task="toys.average"),
     other_seed=dict(seed=1),  # A GAN's.
-    other_kind=dict(task="toys.average", noise=5.0),
+    unseen=dict(task="toys.average", noise=5.0),
   )
   c.fakes = dict(detectors=60, classifiers=8)
   c.detectors = dict(cnn=dict(budget="full"))

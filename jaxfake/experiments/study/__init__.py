@@ -11,16 +11,14 @@ result.json                                         all figures
 A finished run is not run again: the same command goes on where it stopped.
 """
 
-from collections.abc import Callable
 import pathlib
-import time
-from typing import NamedTuple
 
 import jax
 
 from jaxfake import data, errors, sample
 from jaxfake.classifiers import classifier
 from jaxfake.data import generated_writer, pipeline
+from jaxfake.experiments import jobs
 from jaxfake.experiments.study import configs, figures, report
 from jaxfake.runtime import disk, progress
 from jaxfake.training import workdir
@@ -29,22 +27,14 @@ CONFIG = "study.py"
 SHOWN_SEED, DETECTORS_SEED = 0, 1  # Of sampling: other fakes, by other latents.
 
 
-class Step(NamedTuple):
-  """One link of the chain; `work() -> exit code`, `done` before it began."""
-
-  name: str
-  done: bool
-  work: Callable
-
-
 def check(config) -> None:
   """Raises ConfigError for values no study could use."""
   if jax.process_count() > 1:
     raise errors.ConfigError("task study runs in one process")
   data.check_originals("data.name", config.data.name)
   for group, needed in (
-    ("generators", configs.TRAINED),
-    ("generators", config.foreign),
+    ("generators", configs.SOURCE),
+    ("generators", config.unseen),
     ("classifiers", "cnn"),
     ("detectors", "cnn"),
   ):
@@ -52,9 +42,9 @@ def check(config) -> None:
       raise errors.ConfigError(
         f"{group} are {', '.join(config[group])}: expected {needed} among them"
       )
-  if config.foreign == configs.TRAINED:
+  if config.unseen == configs.SOURCE:
     raise errors.ConfigError(
-      f"foreign is {config.foreign!r}: expected a generator that detectors do"
+      f"unseen is {config.unseen!r}: expected a generator that detectors do"
       " not learn from"
     )
   for name in config.fakes:
@@ -80,6 +70,12 @@ def run(config, path: pathlib.Path, train) -> int:
   """
   check(config)
   path = path.absolute()  # Runs name each other's folders.
+  if (path / "generators" / "trained").exists():
+    raise errors.ConfigError(
+      f"{path} is of an older version, where the generator `source` was called"
+      " `trained`: its report can be read, but it cannot go on. Give another"
+      " --workdir"
+    )
   folder = workdir.Workdir(path)
   folder.claim()
   try:
@@ -99,18 +95,18 @@ def _run(config, path, train) -> int:
     )
   before = steps(config, path, train, dataset)
   detectors = [
-    trained(f"detector {name}", c, path / "detectors" / name, train)
+    jobs.of_run(f"detector {name}", c, path / "detectors" / name, train)
     for name in config.detectors
     for c in [configs.detector(config, name, path)]
   ]
   total = len(before) + len(detectors)
-  if code := work_through(before, 0, total):
+  if code := jobs.chain(before, 0, total):
     return code
   audit = figures.audit(configs.detector(config, "cnn", path))
   disk.write_json(path / "audit.json", audit)
   shown = not audit["leaks"] or config.show_leaking
   if shown:
-    if code := work_through(detectors, len(before), total):
+    if code := jobs.chain(detectors, len(before), total):
       return code
   else:
     progress.say("\nno detectors: " + "; ".join(audit["leaks"]))
@@ -121,68 +117,38 @@ def _run(config, path, train) -> int:
   return 0
 
 
-def steps(config, path, train, dataset) -> list[Step]:
+def steps(config, path, train, dataset) -> list[jobs.Job]:
   """What comes before the detectors."""
-  found = [
-    trained(
-      f"classifier {name}", configs.classifier(config, name), place, train
+  chain = [
+    jobs.of_run(
+      f"classifier {name}",
+      configs.classifier(config, name),
+      path / "classifiers" / name,
+      train,
     )
     for name in config.classifiers
-    for place in [path / "classifiers" / name]
   ]
   for name in configs.generators(config):
     place = path / "generators" / name
     c = configs.generator(config, name)
-    found.append(trained(f"generator {name}", c, place, train))
-    count = config.fakes.detectors
-    found.append(
-      sampled(place, configs.fakes(path, name), count, DETECTORS_SEED)
-    )
-  place = path / "generators" / configs.TRAINED
-  shown, count = configs.fakes(path, "classifiers"), config.fakes.classifiers
-  found.append(sampled(place, shown, count, SHOWN_SEED))
-  originals = sum(dataset.facts["counts"]["train"].values())
-  c = configs.on_fakes(config, path, originals)
-  found.append(
-    trained(configs.ON_FAKES, c, path / "classifiers" / configs.ON_FAKES, train)
+    chain.append(jobs.of_run(f"generator {name}", c, place, train))
+    out, count = configs.fakes(path, name), config.fakes.detectors
+    chain.append(sampled(place, out, count, DETECTORS_SEED))
+  place = path / "generators" / configs.SOURCE
+  out, count = configs.fakes(path, "classifiers"), config.fakes.classifiers
+  chain.append(sampled(place, out, count, SHOWN_SEED))
+  c = configs.on_fakes(
+    config, path, sum(dataset.facts["counts"]["train"].values())
   )
-  return found
+  place = path / "classifiers" / configs.ON_FAKES
+  chain.append(jobs.of_run(configs.ON_FAKES, c, place, train))
+  return chain
 
 
-def trained(name, config, place: pathlib.Path, train) -> Step:
-  """A run. Raises ConfigError where another finished one is in its place."""
-  done = (place / "result.json").exists()
-  if done:
-    old = disk.read_json(place / "result.json")["config"]
-    workdir.require_same(place, "config", old, config.to_dict())
-
-  def work():
-    code = train(config, place)
-    jax.clear_caches()  # The next is another network.
-    return code
-
-  return Step(name, done, work)
-
-
-def sampled(place, out: pathlib.Path, count: int, seed: int) -> Step:
+def sampled(place, out: pathlib.Path, count: int, seed: int) -> jobs.Job:
   """A folder of fakes, by the generator trained in `place`."""
   flags = {"workdir": place, "out": out, "count": count, "seed": seed}
   argv = [x for k, v in flags.items() for x in (f"--{k}", str(v))]
   args = sample.parser().parse_args(argv)
   done = generated_writer.finished(out, count)
-  return Step(f"{count} fakes, {out.name}", done, lambda: sample.run(args))
-
-
-def work_through(chain: list[Step], before: int, total: int) -> int:
-  """Does what is left, showing where it is; returns the first code not 0."""
-  for i, step in enumerate(chain, before + 1):
-    begin = time.monotonic()
-    if step.done:
-      progress.say(f"[{i} of {total}] {step.name}: done before")
-      continue
-    progress.say(f"\n[{i} of {total}] {step.name}")
-    if code := step.work():
-      return code
-    took = progress.duration(time.monotonic() - begin)
-    progress.say(f"[{i} of {total}] {step.name}: {took}")
-  return 0
+  return jobs.Job(f"{count} fakes, {out.name}", done, lambda: sample.run(args))

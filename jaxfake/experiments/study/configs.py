@@ -7,7 +7,7 @@ import ml_collections
 from jaxfake import configuration, contracts, named
 from jaxfake.experiments import comparison
 
-TRAINED = "trained"  # The generator whose fakes detectors learn from.
+SOURCE = "source"  # The generator whose fakes detectors learn from.
 ON_FAKES = "cnn_on_fakes"  # The classifier that learns from fakes alone.
 
 
@@ -19,8 +19,8 @@ def with_data(base, config):
 
 
 def generators(config) -> list[str]:
-  """Their names: the one detectors learn from first, the foreign one last."""
-  ends = [TRAINED, config.foreign]
+  """Their names: the one detectors learn from first, the unseen one last."""
+  ends = [SOURCE, config.unseen]
   between = [name for name in config.generators if name not in ends]
   return [ends[0], *between, ends[1]]
 
@@ -60,14 +60,14 @@ def classifier(config, name: str):
 def on_fakes(config, path: pathlib.Path, originals: int):
   """The CNN that learns findings from as many fakes as there are originals."""
   c = classifier(config, "cnn")
-  c.data.name, c.data.dir = "generated", str(fakes(path, TRAINED))
+  c.data.name, c.data.dir = "generated", str(fakes(path, SOURCE))
   if c.data.get("patients"):  # Of the originals.
     c.data.patients = ""
   c.data.train_images = originals
   return c
 
 
-def detector(config, name: str, path: pathlib.Path, made_by: str = TRAINED):
+def detector(config, name: str, path: pathlib.Path, made_by: str = SOURCE):
   """Of fakes by one generator."""
   c = program(config, name, "detectors")
   c.data.name = "real_or_fake"

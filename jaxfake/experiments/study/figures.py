@@ -8,6 +8,7 @@ from jaxfake import data
 from jaxfake.classifiers import registry
 from jaxfake.data import pipeline, reading
 from jaxfake.evaluation import metrics
+from jaxfake.evaluation.verdicts import VERDICTS, verdicts
 from jaxfake.experiments.study import configs, leaks
 from jaxfake.runtime import disk, provenance
 
@@ -81,12 +82,12 @@ def result(config, path: pathlib.Path, dataset, audit, shown: bool) -> dict:
 def row(place: pathlib.Path, name: str, classes, originals, fakes) -> dict:
   """A classifier's figures on originals and on fakes, threshold included."""
   program, run = registry.load(place), disk.read_json(place / "result.json")
-  found = {"program": name} | spent(run)
+  cells = {"program": name} | spent(run)
   for what, (images, labels, patients, _) in (
     ("originals", originals),
     ("fakes", fakes),
   ):
-    found[what] = metrics.figures(
+    cells[what] = metrics.figures(
       labels,
       program.probabilities(images),
       patients,
@@ -100,13 +101,13 @@ def row(place: pathlib.Path, name: str, classes, originals, fakes) -> dict:
   exact |= {f"recall/{c}": right[fakes[1] == i] for i, c in enumerate(classes)}
   for figure, hits in exact.items():
     low, high = metrics.clopper_pearson(int(hits.sum()), len(hits))
-    found["fakes"][figure] = {
+    cells["fakes"][figure] = {
       "value": float(hits.mean()),
       "low": float(low),
       "high": float(high),
       "interval": "exact binomial",
     }
-  return found
+  return cells
 
 
 def spent(run: dict) -> dict:
@@ -150,8 +151,7 @@ def detected(config, path: pathlib.Path) -> tuple[list[dict], list[dict]]:
       figures = metrics.figures(
         labels, p, patients, classes=REAL_OR_FAKE, threshold=program.threshold
       )
-      low, high = program.uncertain
-      verdict = np.where(p[:, 1] >= high, 2, np.where(p[:, 1] <= low, 0, 1))
+      said = np.array(verdicts(p[:, 1], program.uncertain))
       rows.append(
         {"detector": name, "fakes_by": made_by}
         | spent(disk.read_json(place / "result.json"))
@@ -160,8 +160,8 @@ def detected(config, path: pathlib.Path) -> tuple[list[dict], list[dict]]:
           "uncertain": program.uncertain,
           "verdicts": {
             truth: {
-              said: int(((verdict == j) & (labels == i)).sum())
-              for j, said in enumerate(("real", "uncertain", "fake"))
+              verdict: int(((said == verdict) & (labels == i)).sum())
+              for verdict in VERDICTS
             }
             for i, truth in enumerate(REAL_OR_FAKE)
           },

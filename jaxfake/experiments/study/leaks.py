@@ -4,8 +4,8 @@ A detector that reads such a trace scores well on its own test set and nowhere
 else. Three questions, of the images as they are scored:
 
 - do the containers differ: format, size, bit depth, encoder settings?
-- does a small model that sees the border, the ends of the histogram and the 8x8
-  grid, and nothing else, tell the two apart?
+- shortcut probe: does a small model that sees the border, the ends of the
+  histogram and the 8x8 grid, and nothing else, tell the two apart?
 - does the machinery find a difference where there is none: with shuffled
   labels, and between two halves of the reals?
 """
@@ -19,7 +19,7 @@ from PIL import Image
 from jaxfake.classifiers import features, ridge
 from jaxfake.evaluation import metrics
 
-LIMIT = 0.6  # Of the lower end of the small model's AUC.
+LIMIT = 0.6  # Of the lower end of the shortcut probe's AUC.
 REPEATS = 20
 BLOCK = 8  # Of JPEG, in pixels.
 
@@ -47,10 +47,10 @@ def compare_containers(real: Iterable[bytes], fake: Iterable[bytes]) -> dict:
   and where it varies within them.
   """
   seen = [{}, {}]
-  for found, files in zip(seen, (real, fake), strict=True):
+  for values, files in zip(seen, (real, fake), strict=True):
     for file in files:
       for name, value in container(file).items():
-        found.setdefault(name, set()).add(repr(value))
+        values.setdefault(name, set()).add(repr(value))
   names = sorted(set(seen[0]) | set(seen[1]))
   differ = [
     name
@@ -60,7 +60,7 @@ def compare_containers(real: Iterable[bytes], fake: Iterable[bytes]) -> dict:
   return {
     "identical": not differ,
     "facts": {
-      name: [sorted(found.get(name, ()))[:3] for found in seen]
+      name: [sorted(values.get(name, ()))[:3] for values in seen]
       for name in names
     },
     "differences": differ,
@@ -81,13 +81,13 @@ def border(images: np.ndarray) -> np.ndarray:
   Not how bright it is: that is the picture's.
   """
   x = images.astype(np.float32)
-  found = []
+  ratios = []
   for axis in (1, 2):
     steps, spread = _line_steps(images, axis), x.std(3 - axis)
     for values, inside in ((steps, 3), (spread, 4)):
       for line in (values, values[:, ::-1]):
-        found.append(_log_ratio(line[:, 0], line[:, 1:inside].mean(1), 1))
-  return np.stack(found, 1)
+        ratios.append(_log_ratio(line[:, 0], line[:, 1:inside].mean(1), 1))
+  return np.stack(ratios, 1)
 
 
 def histogram_ends(images: np.ndarray) -> np.ndarray:
@@ -106,14 +106,16 @@ def blockiness(images: np.ndarray) -> np.ndarray:
   and 4 pixels, which are its own and no leak; both kinds of line sit alike in
   them.
   """
-  found = []
+  ratios = []
   for axis in (1, 2):
     # Not of the outermost blocks: those are the border's.
     steps = _line_steps(images, axis)[:, BLOCK:-BLOCK]
     at = np.arange(steps.shape[1]) % BLOCK
     edges = steps[:, at == BLOCK - 1].mean(1)
-    found.append(_log_ratio(edges, steps[:, at == BLOCK // 2 - 1].mean(1), 0.1))
-  return np.stack(found, 1)
+    ratios.append(
+      _log_ratio(edges, steps[:, at == BLOCK // 2 - 1].mean(1), 0.1)
+    )
+  return np.stack(ratios, 1)
 
 
 def _log_ratio(a, b, least):
@@ -132,7 +134,7 @@ def shortcuts(images: np.ndarray) -> np.ndarray:
   return np.concatenate([f(images[..., 0]) for f in SHORTCUTS.values()], 1)
 
 
-def small_model(train, test, of: Callable = shortcuts) -> dict:
+def shortcut_probe(train, test, of: Callable = shortcuts) -> dict:
   """AUC of a ridge on `of(images)`: {"value", "low", "high", "interval"}.
 
   `train` is (images, labels), `test` (images, labels, patients).
@@ -141,13 +143,13 @@ def small_model(train, test, of: Callable = shortcuts) -> dict:
   images, labels, patients = test
   score = (of(images) @ coef + intercept) @ [-1, 1]
   p = 1 / (1 + np.exp(-score))
-  found = metrics.figures(
+  figures = metrics.figures(
     labels, np.stack([1 - p, p], 1), patients, classes=("real", "fake")
   )
-  return found["auc"]
+  return figures["auc"]
 
 
-def nothing(train, test, of: Callable) -> dict:
+def null_control(train, test, of: Callable) -> dict:
   """AUCs where a coin decides for each patient what all of its images are.
 
   There is nothing to be learnt, unless a patient is in train and in test. Of
@@ -173,17 +175,17 @@ def nothing(train, test, of: Callable) -> dict:
 
 
 def audit(files, train, test) -> dict:
-  """All three questions: {"containers", "small_model", "shortcuts",
+  """All three questions: {"containers", "shortcut_probe", "shortcuts",
   "shuffled_labels", "real_against_real", "leaks": [text]}.
 
   `files` are PNG or JPEG bytes of (reals, fakes); `train` and `test` are
   (images uint8 (n, s, s, 1), labels (n,) 1 of a fake, patients (n,)). No leaks
   were found where the list is empty.
   """
-  found = {"containers": compare_containers(*files)}
-  found["small_model"] = small_model(train[:2], test)
-  found["shortcuts"] = {
-    name: small_model(train[:2], test, lambda x, f=f: f(x[..., 0]))
+  answers = {"containers": compare_containers(*files)}
+  answers["shortcut_probe"] = shortcut_probe(train[:2], test)
+  answers["shortcuts"] = {
+    name: shortcut_probe(train[:2], test, lambda x, f=f: f(x[..., 0]))
     for name, f in SHORTCUTS.items()
   }
 
@@ -195,30 +197,33 @@ def audit(files, train, test) -> dict:
     for x, labels, who in (train, test)
   ]
   everything = [(x, who) for x, _, who in (train, test)]
-  found["shuffled_labels"] = nothing(*everything, of)
-  found["real_against_real"] = nothing(*reals, of)
+  answers["shuffled_labels"] = null_control(*everything, of)
+  answers["real_against_real"] = null_control(*reals, of)
 
   said = [
     f"the files differ in {name}: {' and '.join(map(str, values))}"
-    for name in found["containers"]["differences"]
-    for values in [found["containers"]["facts"][name]]
+    for name in answers["containers"]["differences"]
+    for values in [answers["containers"]["facts"][name]]
   ]
-  low = found["small_model"]["low"]
+  probe = answers["shortcut_probe"]
+  low = probe["low"]
   if low > LIMIT:
-    worst = max(found["shortcuts"], key=lambda k: found["shortcuts"][k]["low"])
+    worst = max(
+      answers["shortcuts"], key=lambda k: answers["shortcuts"][k]["low"]
+    )
     said.append(
-      "a small model that sees only border, ends of the histogram and 8x8 grid"
-      f" tells fakes with AUC {found['small_model']['value']:.2f}, at least"
+      "a shortcut probe of border, ends of the histogram and 8x8 grid"
+      f" tells fakes with AUC {probe['value']:.2f}, at least"
       f" {low:.2f}, above {LIMIT}; most of it by the {worst}"
     )
   for name, what in (
     ("shuffled_labels", "with shuffled labels"),
     ("real_against_real", "between reals and reals"),
   ):
-    x = found[name]
+    x = answers[name]
     if not x["low"] <= 0.5 <= x["high"]:
       said.append(
         f"{what} the AUC is {x['low']:.2f} to {x['high']:.2f}, not .5: are"
         " patients in train and in test?"
       )
-  return found | {"leaks": said}
+  return answers | {"leaks": said}

@@ -132,18 +132,18 @@ def deepfakes(path, result: dict) -> list:
   def beside(row, name, form):
     if name not in row:  # Of a family that is judged otherwise.
       return "-"
-    return f"{row[name]:{form}} ({row[f'{name}_held_out']:{form}})"
+    return f"{row[name]:{form}} ({report.floor(row, name):{form}})"
 
   config = ml_collections.ConfigDict(result["config"])
   families = {
     row["generator"]: configs.family(config, row["generator"])
     for row in result["generators"]
   }
-  told = {
+  described = {
     name: family.describe(configs.generator(config, name))
     for name, family in families.items()
   }
-  columns = dict.fromkeys(x for row in told.values() for x in row)
+  columns = dict.fromkeys(x for row in described.values() for x in row)
   table = [
     {"generator": row["generator"]}
     | {name: str(row.get(name, "-")) for name in columns}
@@ -268,13 +268,13 @@ def curves(path, result, name: str, made_by) -> tuple[pathlib.Path, ...]:
     if row["detector"] == name
   ]
   roc, reliability = {}, {}
-  for made in made_by:
-    mine = [row for row in scores if row["fakes_by"] == made]
+  for name_of_fakes in made_by:
+    mine = [row for row in scores if row["fakes_by"] == name_of_fakes]
     labels = np.array([int(row["label"] == "fake") for row in mine])
     p = np.array([float(row["p_fake"]) for row in mine])
-    roc[made] = metrics.roc(labels, p)[:2]
+    roc[name_of_fakes] = metrics.roc(labels, p)[:2]
     both = np.stack([1 - p, p], 1)
-    reliability[made] = metrics.reliability(labels, both)
+    reliability[name_of_fakes] = metrics.reliability(labels, both)
   folder = path / "pictures"
   tables = {
     row["fakes_by"]: np.array(row["confusion"])
@@ -313,20 +313,22 @@ def verdicts(rows, made_by) -> list[dict]:
 
 
 def audit(result: dict) -> list:
-  found = result["audit"]
+  answers = result["audit"]
+  probe = "shortcut probe: border, histogram ends, 8x8 grid"
   rows = {
-    "a small model: border, histogram ends, 8x8 grid": found["small_model"],
-    **{f"of it, {k}": v for k, v in found["shortcuts"].items()},
-    "shuffled labels": found["shuffled_labels"],
-    "reals against reals": found["real_against_real"],
+    probe: answers["shortcut_probe"],
+    **{f"of it, {k}": v for k, v in answers["shortcuts"].items()},
+    "null control: shuffled labels": answers["shuffled_labels"],
+    "null control: reals against reals": answers["real_against_real"],
   }
-  same = found["containers"]
+  same = answers["containers"]
   said = "identical" if same["identical"] else "NOT identical"
-  verdict = "; ".join(found["leaks"]) or "no leak was found"
+  verdict = "; ".join(answers["leaks"]) or "no leak was found"
   return [
     report.Heading("Could anything but the picture give them away?"),
     f"Verdict: {verdict}. Containers of the images as scored are {said}. The"
-    " small model may reach a lower end of 0.6; the last two must hold 0.5.",
+    " shortcut probe may reach a lower end of 0.6; the null controls must hold"
+    " 0.5.",
     [
       {
         "of the images as scored": k,

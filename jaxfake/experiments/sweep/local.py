@@ -118,29 +118,29 @@ def rows(states: dict[Run, str]) -> list[tuple[str, str, str]]:
   """Name, state and, where it tells something, the last line of each run, those
   to be looked at first."""
   order = ("running", "failed", "stopped", "waiting", "finished")
-  made = []
+  table = []
   for run, state in sorted(states.items(), key=lambda x: order.index(x[1])):
-    told = run.last_lines(1) if state in ("running", "failed") else []
-    made.append((run.name, state, "".join(told)))
-  return made
+    last = run.last_lines(1) if state in ("running", "failed") else []
+    table.append((run.name, state, "".join(last)))
+  return table
 
 
 def summary(states: dict[Run, str]) -> str:
   """4 runs: 1 finished, 2 running, 1 waiting."""
   counts = collections.Counter(states.values())
-  told = ", ".join(f"{n} {state}" for state, n in sorted(counts.items()))
-  return f"{len(states)} runs: {told}"
+  text = ", ".join(f"{n} {state}" for state, n in sorted(counts.items()))
+  return f"{len(states)} runs: {text}"
 
 
 def failures(runs: list[Run], lines: int = 5) -> list[str]:
   """What to say of every run that has failed: its log's last lines."""
-  told = []
+  texts = []
   for run in runs:
     if run.state() == "failed":
       code = (run.path / disk.EXIT_CODE).read_text().strip()
       ends = "".join(f"\n    {x}" for x in run.last_lines(lines))
-      told.append(
+      texts.append(
         f"{run.name} failed with exit code {code}; the end of"
         f" {run.path / disk.LOG}:{ends}"
       )
-  return told
+  return texts

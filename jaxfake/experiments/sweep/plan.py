@@ -44,12 +44,7 @@ class Run:
   def result(self) -> dict | None:
     """Its result, where it is finished. Raises ConfigError where what was run
     in its folder is something else."""
-    if not (self.path / "result.json").exists():
-      return None
-    result = disk.read_json(self.path / "result.json")
-    workdir.require_same(self.path, "config", result["config"], self.config)
-    steps = [x.get("total_steps") for x in (result["config"], self.config)]
-    return result if steps[0] == steps[1] else None
+    return workdir.finished(self.path, self.config)
 
   def state(self) -> str:
     """finished, failed, stopped (it can go on), or waiting."""
@@ -124,13 +119,13 @@ def plan(parse, arguments, root, only: str, seeds: int) -> list[Setting]:
 def yielded(config: str) -> list[dict]:
   """What the sweep() of FILE[:VARIANT] yields. Raises ConfigError."""
   file = configuration.find(config).partition(":")[0]
-  found = runpy.run_path(file)
-  if "sweep" not in found:
+  module = runpy.run_path(file)
+  if "sweep" not in module:
     raise errors.ConfigError(
       f"{file} has no sweep(): expected a function that yields the fields to"
       ' change, for example {"opt.lr": 1e-4}'
     )
-  changes = list(found["sweep"]())
+  changes = list(module["sweep"]())
   for change in changes:
     if not isinstance(change, dict) or "seed" in change:
       raise errors.ConfigError(

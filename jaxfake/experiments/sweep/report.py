@@ -15,21 +15,19 @@ from jaxfake.evaluation import pictures, report
 from jaxfake.experiments.sweep.plan import Setting
 from jaxfake.runtime import disk
 
-FLOOR = "_held_out"  # What as many real images of other patients would reach.
-
 
 def figures(result: dict) -> dict[str, dict]:
   """All figures of a run by name: {"value"}, with "low" and "high" where it has
   an interval. The conclusion's, of test images, before those of evaluations."""
-  made = {
+  figures = {
     name.removeprefix("eval/"): {"value": value}
     for name, value in result["metrics"].items()
     if name.startswith("eval/")
   }
-  made["train_seconds"] = {"value": result["train_seconds"]}
+  figures["train_seconds"] = {"value": result["train_seconds"]}
   for name, figure in result.get("figures", {}).items():
-    made[name] = {k: figure.get(k) for k in ("value", "low", "high")}
-  return made
+    figures[name] = {k: figure.get(k) for k in ("value", "low", "high")}
+  return figures
 
 
 def metrics(results: list[dict], asked: str) -> list[str]:
@@ -44,13 +42,13 @@ def metrics(results: list[dict], asked: str) -> list[str]:
   return list(names)
 
 
-def across_seeds(found: list[dict]) -> dict[str, float | None]:
+def across_seeds(figures: list[dict]) -> dict[str, float | None]:
   """Means of a figure's value, and of its ends; the values' sd (None for one
   seed), least and greatest. All None where it is undefined in a run, since the
   mean of the others would be of chosen runs."""
-  values = [x["value"] for x in found]
+  values = [x["value"] for x in figures]
   if None in values:
-    return dict.fromkeys(("value", "sd", "least", "greatest", *found[0]))
+    return dict.fromkeys(("value", "sd", "least", "greatest", *figures[0]))
   several = len(values) > 1
   return {
     "value": statistics.fmean(values),
@@ -58,31 +56,33 @@ def across_seeds(found: list[dict]) -> dict[str, float | None]:
     "least": min(values),
     "greatest": max(values),
   } | {
-    end: statistics.fmean(x[end] for x in found)
-    for end in found[0].keys() - {"value"}
+    end: statistics.fmean(x[end] for x in figures)
+    for end in figures[0].keys() - {"value"}
   }
 
 
 def rows(settings: list[Setting], names: list[str]) -> list[dict]:
   """A row of plain numbers for each setting; None where no run has finished."""
-  made, parts = [], {}
+  table, columns_of_all = [], {}
   for setting in settings:
-    found = [figures(x) for run in setting.runs if (x := run.result())]
+    done = [figures(x) for run in setting.runs if (x := run.result())]
     row = {
       "ablation": setting.ablation,
       "setting": setting.label,
       "base": setting.base,
-      "seeds": len(found),
+      "seeds": len(done),
       "planned": len(setting.runs),
     }
-    for name in names if found else ():
-      for x in (name, name + FLOOR):
-        if x in found[0]:
-          told = across_seeds([each[x] for each in found])
-          row |= {f"{x}_{part}": value for part, value in told.items()}
-    parts |= dict.fromkeys(row)
-    made.append(row)
-  return [parts | row for row in made]
+    for name in names if done else ():
+      columns = {name: [each[name] for each in done]}
+      if report.floor(done[0], name):
+        columns[f"{name}_floor"] = [report.floor(each, name) for each in done]
+      for column, values in columns.items():
+        for part, value in across_seeds(values).items():
+          row[f"{column}_{part}"] = value
+    columns_of_all |= dict.fromkeys(row)
+    table.append(row)
+  return [columns_of_all | row for row in table]
 
 
 def formatted(row: dict, names: list[str]) -> dict[str, str]:
@@ -99,19 +99,19 @@ def formatted(row: dict, names: list[str]) -> dict[str, str]:
       return f"{value:.4g}{spread}"
     return f"{value:.4f}{spread} ({low:.3f} to {high:.3f})"
 
-  made = {
+  cells = {
     "changed": row["ablation"],
     "to": row["setting"] + " (as configured)" * row["base"],
   }
   for name in names:
-    if f"{name}{FLOOR}_value" in row:
-      floor = number(name + FLOOR)
-      made[f"{name} (held-out real)"] = f"{number(name)} ({floor})"
+    if f"{name}_floor_value" in row:
+      floor = number(f"{name}_floor")
+      cells[f"{name} (held-out real)"] = f"{number(name)} ({floor})"
     else:
-      made[name] = number(name)
+      cells[name] = number(name)
   seeds, planned = row["seeds"], row["planned"]
   few = f" of {planned}" if seeds < planned else ""
-  return made | {"seeds": f"{seeds}{few}"}
+  return cells | {"seeds": f"{seeds}{few}"}
 
 
 def plot(settings: list[Setting], names: list[str]):
@@ -119,9 +119,9 @@ def plot(settings: list[Setting], names: list[str]):
   panels = []
   for ablation, group in itertools.groupby(settings, lambda x: x.ablation):
     group = [
-      (setting, found)
+      (setting, done)
       for setting in group
-      if (found := [figures(x) for r in setting.runs if (x := r.result())])
+      if (done := [figures(x) for r in setting.runs if (x := r.result())])
     ]
     if not group:
       continue
@@ -133,14 +133,14 @@ def plot(settings: list[Setting], names: list[str]):
           name,
           {
             setting.label + "\nas configured" * setting.base: [
-              x[name]["value"] for x in found if x[name]["value"] is not None
+              x[name]["value"] for x in done if x[name]["value"] is not None
             ]
-            for setting, found in group
+            for setting, done in group
           },
           floors=[
-            statistics.fmean(x[name + FLOOR]["value"] for x in found)
-            for _, found in group
-            if name + FLOOR in found[0]
+            statistics.fmean(report.floor(x, name)["value"] for x in done)
+            for _, done in group
+            if report.floor(done[0], name)
           ],
           ordered=all(type(x) in (int, float) for x in values),
         )
@@ -155,28 +155,33 @@ def write(root: pathlib.Path, command: str, settings, asked: str) -> str:
   returns what to say. Raises ConfigError where `asked` names what is no figure
   of the runs."""
   runs = {run.name: run for setting in settings for run in setting.runs}
-  found = {name: x for name, run in runs.items() if (x := run.result())}
-  if not found:
+  done = {name: x for name, run in runs.items() if (x := run.result())}
+  if not done:
     return "no run has finished"
-  results = list(found.values())
+  results = list(done.values())
   names = metrics(results, asked)
-  made = rows(settings, names)
-  table = [formatted(row, names) for row in made]
+  table = rows(settings, names)
+  shown = [formatted(row, names) for row in table]
   about = [command, *about_lines(results, len(runs))]
   pictures.save(root / "sweep.png", plot(settings, names))
-  disk.write_csv(root / "table.csv", made)
-  text = report.markdown(table)
-  title, parts = f"Sweep: {root.name}", [*about, table, root / "sweep.png"]
+  disk.write_csv(root / "table.csv", table)
+  text = report.markdown(shown)
+  title, parts = f"Sweep: {root.name}", [*about, shown, root / "sweep.png"]
   (root / "table.md").write_text(report.markdown_page(title, parts, root))
   (root / "table.html").write_text(report.page(title, parts))
-  told = {
+  of_runs = {
     name: {metric: figures(x)[metric] for metric in names}
-    for name, x in found.items()
+    for name, x in done.items()
   }
-  missing = sorted(runs.keys() - found.keys())
+  missing = sorted(runs.keys() - done.keys())
   disk.write_json(
     root / "result.json",
-    {"command": command, "rows": made, "runs": told, "not_finished": missing},
+    {
+      "command": command,
+      "rows": table,
+      "runs": of_runs,
+      "not_finished": missing,
+    },
   )
   return f"\n{text}\n  {root}/table.html, {root}/sweep.png"
 
