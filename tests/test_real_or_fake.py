@@ -78,7 +78,7 @@ FINDINGS = st.lists(st.integers(0, 2), min_size=1, max_size=30)
 
 @given(FINDINGS, FINDINGS)
 def test_matched_sides_have_the_same_findings(real, fake):
-  i, j = real_or_fake.matched(real, fake, told=True)
+  i, j = real_or_fake.matched(real, fake, labelled=True)
   mix = [
     np.bincount(np.array(x)[at], minlength=3)
     for x, at in ((real, i), (fake, j))
@@ -91,7 +91,7 @@ def test_matched_sides_have_the_same_findings(real, fake):
 
 @given(FINDINGS, st.integers(1, 30))
 def test_fakes_of_no_finding_are_matched_in_number(real, n):
-  i, j = real_or_fake.matched(real, [-1] * n, told=False)
+  i, j = real_or_fake.matched(real, [-1] * n, labelled=False)
   assert len(i) == len(j) == min(len(real), n)
 
 

@@ -149,8 +149,8 @@ def prepare(data) -> datasets.Dataset:
     fakes.patients = ""
   fake = datasets.prepare(fakes)
   parts, sources = (real, fake), {}
-  told = all(x >= 0 for x in fake.source("train").column("label"))
-  if told and real.classes != fake.classes:
+  labelled = all(x >= 0 for x in fake.source("train").column("label"))
+  if labelled and real.classes != fake.classes:
     raise errors.DataError(
       f"{own.fakes}: its classes are {', '.join(fake.classes)}, those of the"
       f" reals {', '.join(real.classes)}"
@@ -158,10 +158,10 @@ def prepare(data) -> datasets.Dataset:
   for split in folders.SPLITS:
     if all(split in part.facts["counts"] for part in parts):
       sides = [part.source(split) for part in parts]
-      chosen = matched(*(x.column("label") for x in sides), told)
+      chosen = matched(*(x.column("label") for x in sides), labelled)
       sides = [Subset(side, i) for side, i in zip(sides, chosen, strict=True)]
       sources[split] = Source(sides, data)
-  facts = _facts(data, real, fake, sources, told)
+  facts = _facts(data, real, fake, sources, labelled)
   read = sources.__getitem__
   return datasets.Dataset(data.name, CLASSES, facts, read, real.litter)
 
@@ -172,14 +172,14 @@ def _changed(data, **changes):
   return changed
 
 
-def matched(real, fake, told: bool) -> tuple[np.ndarray, np.ndarray]:
+def matched(real, fake, labelled: bool) -> tuple[np.ndarray, np.ndarray]:
   """Indices into two lists of findings: as many of each from both, as many as
-  there are, spread evenly. Where not `told`, a finding counts for nothing."""
+  there are, spread evenly. Where not `labelled`, findings count for nothing."""
   real, fake = np.asarray(real), np.asarray(fake)
   chosen = [], []
-  for finding in np.union1d(real, fake) if told else (None,):
+  for finding in np.union1d(real, fake) if labelled else (None,):
     places = [
-      np.flatnonzero(x == finding) if told else np.arange(len(x))
+      np.flatnonzero(x == finding) if labelled else np.arange(len(x))
       for x in (real, fake)
     ]
     n = min(map(len, places))
@@ -188,7 +188,7 @@ def matched(real, fake, told: bool) -> tuple[np.ndarray, np.ndarray]:
   return tuple(np.sort(np.concatenate(x)) for x in chosen)
 
 
-def _facts(data, real, fake, sources, told) -> dict:
+def _facts(data, real, fake, sources, labelled) -> dict:
   counts, patients, unknown = {}, {}, {}
   for split, source in sources.items():
     labels, names = source.column("label"), source.column("patient")
@@ -203,7 +203,7 @@ def _facts(data, real, fake, sources, told) -> dict:
     own.frame,
   ]
   digest = hashlib.sha256(json.dumps(made_of).encode()).hexdigest()
-  mix = "the same in every split" if told else "not known of the fakes"
+  mix = "the same in every split" if labelled else "not known of the fakes"
   return {
     "name": data.name,
     "fingerprint": digest[:16],
