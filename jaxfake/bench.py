@@ -149,10 +149,10 @@ def show(rows: list[dict], markdown: bool) -> None:
       shown.add_row(*row.values())
     width = None if sys.stdout.isatty() else WIDE
     console.Console(width=width).print(shown)
-  told = rows[0]["environment"]
+  environment = rows[0]["environment"]
   progress.say(
-    f"{rows[0]['device']}, {told['cpu_count']} CPUs;"
-    f" JAX {told['versions']['jax']}, PyTorch {rows[0]['torch']}"
+    f"{rows[0]['device']}, {environment['cpu_count']} CPUs;"
+    f" JAX {environment['versions']['jax']}, PyTorch {rows[0]['torch']}"
   )
   for row in rows:
     for note in row["notes"]:

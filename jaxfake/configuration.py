@@ -56,10 +56,10 @@ def load(argument: str):
   """What get_config() of FILE[:VARIANT] returns. Raises ConfigError."""
   file, colon, variant = argument.partition(":")
   try:
-    found = runpy.run_path(file)
-    if "get_config" not in found:
+    namespace = runpy.run_path(file)
+    if "get_config" not in namespace:
       raise errors.ConfigError(f"{file} has no function get_config(variant)")
-    config = found["get_config"](*[variant] * bool(colon))
+    config = namespace["get_config"](*[variant] * bool(colon))
   except errors.ConfigError:
     raise
   except Exception as error:  # A file of the user's may raise anything.
@@ -105,10 +105,10 @@ def check(config, where: str = "") -> None:
 def reference(field: str, task: str):
   """The configuration with all fields of a task, which `field` names. Raises
   ConfigError where there is no such task."""
-  found = named.find(field, task, contracts.Family, contracts.Experiment)
-  ours = found.module.startswith("jaxfake.")
-  folder = shipped() if ours else found.file.parent
-  return load(str(folder / found.literal("CONFIG")))
+  of_task = named.find(field, task, contracts.Family, contracts.Experiment)
+  ours = of_task.module.startswith("jaxfake.")
+  folder = shipped() if ours else of_task.file.parent
+  return load(str(folder / of_task.literal("CONFIG")))
 
 
 def family(config) -> ModuleType:
@@ -127,9 +127,9 @@ def changed(config, changes: Mapping, where: str):
     raise errors.ConfigError(
       f"{where} is {changes!r}: expected {_kind(config)}"
     )
-  made = ml_collections.ConfigDict(config.to_dict())
-  _put(made, changes, where)
-  return made.lock()
+  copy = ml_collections.ConfigDict(config.to_dict())
+  _put(copy, changes, where)
+  return copy.lock()
 
 
 def _put(config, changes, where: str) -> None:
@@ -247,9 +247,9 @@ def located(argv: list[str]) -> tuple[list[str], str]:
           "Missing value of --config: expected FILE[:VARIANT]"
         )
       value = argv[i + 1]
-    found = find(value)
+    argument = find(value)
     after = argv[i + 1 + (not equals) :]
-    return [*argv[:i], f"--config={found}", *after], found
+    return [*argv[:i], f"--config={argument}", *after], argument
   raise errors.ConfigError(
     "no --config: expected one, for example --config configs/dcgan.py:quick"
   )

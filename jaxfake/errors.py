@@ -46,5 +46,5 @@ def check_choice(field: str, value, choices) -> None:
 def nearest(name, names) -> str:
   """ "; did you mean X?", where one of the names is near enough."""
   texts = [str(x) for x in names]
-  found = difflib.get_close_matches(str(name), texts, n=1)
-  return f"; did you mean {found[0]}?" if found and len(texts) > 1 else ""
+  matches = difflib.get_close_matches(str(name), texts, n=1)
+  return f"; did you mean {matches[0]}?" if matches and len(texts) > 1 else ""

@@ -54,17 +54,19 @@ def members(contract: type) -> set[str]:
 @functools.cache
 def _definitions(file: pathlib.Path) -> dict[str, ast.expr | None]:
   """Names that a module's text defines; of NAME = value, the value."""
-  found = {}
+  definitions = {}
   for node in ast.parse(file.read_bytes()).body:
     if isinstance(node, ast.FunctionDef | ast.ClassDef):
-      found[node.name] = None
+      definitions[node.name] = None
     elif isinstance(node, ast.Assign):
-      found |= {x.id: node.value for x in node.targets if hasattr(x, "id")}
+      definitions |= {
+        x.id: node.value for x in node.targets if hasattr(x, "id")
+      }
     elif isinstance(node, ast.AnnAssign):
-      found[node.target.id] = node.value
+      definitions[node.target.id] = node.value
     elif isinstance(node, ast.Import | ast.ImportFrom):
-      found |= {(x.asname or x.name): None for x in node.names}
-  return found
+      definitions |= {(x.asname or x.name): None for x in node.names}
+  return definitions
 
 
 def every(*contracts: type) -> Iterator[Named]:
@@ -74,9 +76,9 @@ def every(*contracts: type) -> Iterator[Named]:
       here = ROOT / room
       packages = (x.parent.name for x in here.glob("*/__init__.py"))
       for name in sorted({x.stem for x in here.glob("*.py")}.union(packages)):
-        found = _ours(room, name)
-        if name.isidentifier() and found.meets(contract):
-          yield found
+        module = _ours(room, name)
+        if name.isidentifier() and module.meets(contract):
+          yield module
 
 
 def _ours(room: str, name: str) -> Named:
@@ -96,9 +98,9 @@ def find(field: str, name: str, *contracts: type) -> Named:
   for contract in contracts:
     for room in contract.ROOMS:
       if name.isidentifier():
-        found = _ours(room, name)
-        if found.file.exists() and found.meets(contract):
-          return found
+        module = _ours(room, name)
+        if module.file.exists() and module.meets(contract):
+          return module
   names = [x.name for x in every(*contracts)]
   raise errors.ConfigError(
     f"{field} is {name!r}: expected one of {', '.join(names)}, or my_package."

@@ -35,12 +35,12 @@ class Collective(NamedTuple):
 def read(hlo: str) -> list[Collective]:
   """Every collective of a program's text, in order; one in a loop's body
   counts once."""
-  found = []
+  collectives = []
   for result, kind, start in _INSTRUCTION.findall(hlo):
     if start and kind in _WITH_OPERANDS:
       result = _elements(result)[1]
-    found.append(Collective(kind, size(result)))
-  return found
+    collectives.append(Collective(kind, size(result)))
+  return collectives
 
 
 def size(shape: str) -> int:
@@ -55,11 +55,11 @@ def size(shape: str) -> int:
 
 def _elements(shape: str) -> list[str]:
   """The outermost elements of a tuple's type."""
-  found, depth = [""], 0
+  elements, depth = [""], 0
   for character in shape.strip()[1:-1]:
     depth += (character in "([{") - (character in ")]}")
     if character == "," and depth == 0:
-      found.append("")
+      elements.append("")
     else:
-      found[-1] += character
-  return found
+      elements[-1] += character
+  return elements

@@ -69,12 +69,12 @@ class Worker:
   def turn(self, batches: int, before: int) -> float:
     """Adds the images a second of a turn; returns its seconds."""
     self._settle()
-    told = self.ask("run", batches, before)
-    self.rates.append(told["images"] / told["seconds"])
-    if told["cpu_seconds"] is not None:
-      self.cpu.append(told["cpu_seconds"] / told["images"])
-    self.peak_mb = told["peak_mb"]
-    return told["seconds"]
+    timing = self.ask("run", batches, before)
+    self.rates.append(timing["images"] / timing["seconds"])
+    if timing["cpu_seconds"] is not None:
+      self.cpu.append(timing["cpu_seconds"] / timing["images"])
+    self.peak_mb = timing["peak_mb"]
+    return timing["seconds"]
 
   def _settle(self) -> None:
     """Waits until nobody of the benchmark computes: threads that spin, or fill
@@ -179,15 +179,15 @@ def measure(
         for _ in range(PRODUCTS)
         for worker in (ours, peers[0])
       )
-  told = about["environment"] | {"command": " ".join(sys.argv)}
+  setup = about["environment"] | {"command": " ".join(sys.argv)}
   return {
     "case": name,
     "batch": case.batch(platform),
     "size": case.size,
     "precision": precision,
-    "device": told["cpu"] if platform == "cpu" else about["device"],
+    "device": setup["cpu"] if platform == "cpu" else about["device"],
     "torch": theirs["version"],
-    "environment": told,
+    "environment": setup,
     "foreign_load": foreign,
     "rounds": effort.rounds,
     "notes": notes,

@@ -60,10 +60,10 @@ def _processes() -> tuple[dict[int, int], dict[int, int]]:
 
 def descendants(pid: int, parents: dict[int, int]) -> set[int]:
   """A process and all that came of it."""
-  family, found = {pid}, {pid}
-  while found:
-    found = {p for p, parent in parents.items() if parent in found} - family
-    family |= found
+  family, latest = {pid}, {pid}
+  while latest:
+    latest = {p for p, parent in parents.items() if parent in latest} - family
+    family |= latest
   return family
 
 

@@ -307,8 +307,8 @@ class Files(torch_data.Dataset):
   """Images of files, uint8 (1, s, s) after `canonical`, with their place."""
 
   def __init__(self, folder: pathlib.Path, canonical: Callable):
-    found = sorted(p for p in folder.rglob("*") if p.is_file())
-    self._files, self._canonical = [str(p) for p in found], canonical
+    paths = sorted(p for p in folder.rglob("*") if p.is_file())
+    self._files, self._canonical = [str(p) for p in paths], canonical
 
   def __len__(self) -> int:
     return len(self._files)

@@ -164,10 +164,10 @@ def _types(node) -> set[str]:
     return set().union(*map(_types, node))
   if not isinstance(node, dict):
     return set()
-  found = set().union(*map(_types, node.values()))
+  types = set().union(*map(_types, node.values()))
   if "__class__" in node:
-    found.add(f"{node['__module__']}.{node['__class__']}")
-  return found
+    types.add(f"{node['__module__']}.{node['__class__']}")
+  return types
 
 
 def _svm_parts(model) -> tuple[preprocessing.StandardScaler, svm.SVC]:

@@ -203,7 +203,7 @@ def judged(program, items: list, maps: bool = False) -> Iterator[dict]:
   for row, image in items:
     row = row if image is None else row | next(said)
     if maps:
-      found = None if image is None else program.map(image)
-      seen = None if found is None else overlay.overlay(image, found)
+      heatmap = None if image is None else program.map(image)
+      seen = None if heatmap is None else overlay.overlay(image, heatmap)
       row = row | {"map": seen}
     yield row

@@ -80,7 +80,7 @@ def of_pictures(score: Score, images: Sequence[np.ndarray]) -> np.ndarray:
 def balanced(of: Crops, rng: np.random.Generator) -> np.ndarray:
   """Indices (BATCH,): of classes alike, and within one of sources by the root
   of their crops, as `forensic` weighs reals."""
-  found = []
+  halves = []
   for label in (0, 1):
     those = np.flatnonzero(of.labels == label)
     if not len(those):
@@ -89,8 +89,8 @@ def balanced(of: Crops, rng: np.random.Generator) -> np.ndarray:
       of.sources[those], return_inverse=True, return_counts=True
     )
     weight = 1 / np.sqrt(count[index])
-    found.append(rng.choice(those, BATCH // 2, p=weight / weight.sum()))
-  return np.concatenate(found)
+    halves.append(rng.choice(those, BATCH // 2, p=weight / weight.sum()))
+  return np.concatenate(halves)
 
 
 class Peer(NamedTuple):
@@ -174,12 +174,12 @@ def fitted(name: str, of: Crops, steps: int, seed: int) -> Score:
     params, state = step(params, state, of.images[which], labels)
 
   def scores(images):
-    found = []
+    scored = []
     for first in range(0, len(images), BATCH):
       part = images[first : first + BATCH]
       padded = np.zeros((BATCH, *part.shape[1:]), np.uint8)
       padded[: len(part)] = part
-      found.append(np.asarray(score(params, padded))[: len(part)])
-    return np.concatenate(found)
+      scored.append(np.asarray(score(params, padded))[: len(part)])
+    return np.concatenate(scored)
 
   return scores

@@ -96,14 +96,14 @@ def load(path: pathlib.Path) -> Classifier:
     program = fitted.program(config)
     program.load(path)
     logits = program.logits
-  told = result["calibration"]
+  figures = result["calibration"]
   return Classifier(
     config,
     classes,
     logits,
-    told["temperature"],
-    told["threshold"],
-    told["uncertain"],
+    figures["temperature"],
+    figures["threshold"],
+    figures["uncertain"],
   )
 
 

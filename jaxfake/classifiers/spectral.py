@@ -129,10 +129,10 @@ def radial() -> np.ndarray:
   length = np.hypot(rows, columns).round().astype(int)
   # Of rfft2 the middle columns stand for two frequencies each.
   twice = np.where((columns > 0) & (columns < BLOCK // 2), 2.0, 1.0)
-  found = np.zeros((length.max() + 1, NUMBERS))
+  weights = np.zeros((length.max() + 1, NUMBERS))
   of_each = np.broadcast_to(twice, length.shape).ravel()
-  np.add.at(found, (length.ravel(), np.arange(FREQUENCIES)), of_each)
-  return found / found.sum(1, keepdims=True)
+  np.add.at(weights, (length.ravel(), np.arange(FREQUENCIES)), of_each)
+  return weights / weights.sum(1, keepdims=True)
 
 
 def places(side: int) -> np.ndarray:

@@ -36,11 +36,11 @@ def _list(args):
     print(f"{source.name:14}{source.load().ABOUT}")
   root = records.root()
   print(f"\nprepared in {root}:")
-  found = sorted(root.glob("jaxfake_*/*/*/dataset_info.json"))
-  for path in found:
+  prepared = sorted(root.glob("jaxfake_*/*/*/dataset_info.json"))
+  for path in prepared:
     size = sum(f.stat().st_size for f in path.parent.iterdir())
     print(f"  {path.parent.relative_to(root)}  {size / 2**20:,.0f} MB")
-  if not found:
+  if not prepared:
     print("  nothing yet")
   return 0
 

@@ -136,8 +136,8 @@ class _Builder(tfds.core.ShardBasedBuilder, skip_registration=True):
     items, seen = [], []
     every = [item for items in recipe.items.values() for item in items]
     with work.shown(f"looking through {self.name}", total) as advance:
-      found = work.in_order(self._pool, recipe.look, every)
-      for item, result in zip(every, found, strict=True):
+      looks = work.in_order(self._pool, recipe.look, every)
+      for item, result in zip(every, looks, strict=True):
         advance()
         if isinstance(result, image_error.ImageError):
           self._unreadable.append(result)

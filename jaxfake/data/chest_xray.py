@@ -18,14 +18,14 @@ def entries(data) -> tuple[list[folders.Entry], tuple[str, ...]]:
 def prepare(data) -> datasets.Dataset:
   from jaxfake.data import grouping
 
-  found = folders.listing(data.dir, data.split, datasets.table(data))
-  key = folders.fingerprint(found.entries)
+  listing = folders.listing(data.dir, data.split, datasets.table(data))
+  key = folders.fingerprint(listing.entries)
   recipe = records.of_entries(
     f"{data.split}-{key}",
-    found,
+    listing,
     data,
     look=grouping.header if data.split == "official" else grouping.picture,
     settle=functools.partial(grouping.settle, data.split),
   )
   facts = {"fingerprint": key, "split": data.split}
-  return records.prepare(data, recipe, facts, found.litter)
+  return records.prepare(data, recipe, facts, listing.litter)

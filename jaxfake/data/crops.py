@@ -58,11 +58,11 @@ def delivered(job: Job) -> tuple[Job, np.ndarray]:
   work."""
   deliver = deliveries.draw(np.random.default_rng(job.seed), SIDE)
   deliver = deliver if job.deliver else lambda image: image
-  found = []
+  crops = []
   for image in job.pieces:
     rng = np.random.default_rng((*job.seed, 1))  # The same for all of them.
-    found.append(cropped(deliver(image), rng))
-  return dataclasses.replace(job, pieces=()), np.stack(found)
+    crops.append(cropped(deliver(image), rng))
+  return dataclasses.replace(job, pieces=()), np.stack(crops)
 
 
 def cropped(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:

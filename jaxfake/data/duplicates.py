@@ -61,10 +61,10 @@ class Sets:
 
   def members(self) -> list[list[int]]:
     """The sets of two or more, by their first."""
-    found = {}
+    by_root = {}
     for i in range(len(self._parent)):
-      found.setdefault(self.find(i), []).append(i)
-    return [those for those in found.values() if len(those) > 1]
+      by_root.setdefault(self.find(i), []).append(i)
+    return [those for those in by_root.values() if len(those) > 1]
 
 
 def clusters(bits: np.ndarray) -> tuple[list[list[int]], int]:
@@ -95,7 +95,7 @@ def clusters(bits: np.ndarray) -> tuple[list[list[int]], int]:
     for i, j in zip(a[d <= limit], b[d <= limit], strict=True):
       if left is None or (i in left and j in left):
         sets.join(int(i), int(j))
-    found = sets.members()
-    kept += [those for those in found if len(those) <= largest]
-    left = {i for those in found if len(those) > largest for i in those}
+    chains = sets.members()
+    kept += [those for those in chains if len(those) <= largest]
+    left = {i for those in chains if len(those) > largest for i in those}
   return sorted(kept), len(left)

@@ -142,12 +142,12 @@ class Feed:
   def chunk(self, n: int):
     """The next n batches, on the devices."""
     if self._images is not None:
-      made = [self._indices(self._batch + k) for k in range(n)]
+      upcoming = [self._indices(self._batch + k) for k in range(n)]
     else:
-      made = list(itertools.islice(self._stream, n))
+      upcoming = list(itertools.islice(self._stream, n))
     self._batch += n
-    made += [made[-1]] * (self.most - n)  # Never looked up.
-    stacked = jax.tree.map(lambda *x: np.stack(x), *made)
+    upcoming += [upcoming[-1]] * (self.most - n)  # Never looked up.
+    stacked = jax.tree.map(lambda *x: np.stack(x), *upcoming)
     return self._images, self._put(jax.P(None, "data"), stacked)
 
   def _indices(self, batch: int) -> np.ndarray:
@@ -163,8 +163,8 @@ class Feed:
   @staticmethod
   def lookup(chunk, i):
     """The i-th batch of a chunk; traced."""
-    images, made = chunk
-    batch = jax.tree.map(lambda x: x[i], made)
+    images, stacked = chunk
+    batch = jax.tree.map(lambda x: x[i], stacked)
     if images is None:
       return batch
     take = lambda x: jnp.take(x, batch, 0, mode="clip")

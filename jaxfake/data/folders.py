@@ -72,8 +72,8 @@ def kaggle(
   folder: str, policy: str, table: str = ""
 ) -> tuple[list[Entry], tuple[str, ...]]:
   """Returns the entries and class names of `listing`."""
-  found = listing(folder, policy, table)
-  return found.entries, found.classes
+  listed = listing(folder, policy, table)
+  return listed.entries, listed.classes
 
 
 def listing(folder: str, policy: str, table: str = "") -> Listing:
@@ -105,7 +105,7 @@ def listing(folder: str, policy: str, table: str = "") -> Listing:
   tops = tops or {base: ""}
   places = _classes(base, tops, walk)
   classes = tuple(sorted(places))
-  found = []  # (split, label, path beneath the class, path)
+  images = []  # (split, label, path beneath the class, path)
   for label, name in enumerate(classes):
     empty = []
     for top in tops:
@@ -114,7 +114,7 @@ def listing(folder: str, policy: str, table: str = "") -> Listing:
         for place in places[name][top]
         for file in walk.files(place)
       ]
-      found += files
+      images += files
       if not files:
         empty.append((places[name][top] or [top / name])[0])
     # Pooled, a class need only be somewhere.
@@ -124,7 +124,7 @@ def listing(folder: str, policy: str, table: str = "") -> Listing:
         f" hold images of every class ({', '.join(classes)}): remove the empty"
         " folder, or pool what is there with data.split=patient"
       )
-  entries = _entries(base, found, policy, table)
+  entries = _entries(base, images, policy, table)
   entries.sort(key=order)
   return Listing(entries, classes, walk.litter)
 
@@ -165,19 +165,19 @@ def _classes(base, tops, walk) -> dict[str, dict[pathlib.Path, list]]:
   }
 
 
-def _entries(base, found, policy, table) -> list[Entry]:
+def _entries(base, images, policy, table) -> list[Entry]:
   """The entries of (split, label, path beneath the class, path)."""
   # A name that is not UTF-8 cannot be stored as it is.
   text = lambda path: os.fsencode(path).decode(errors="replace")
-  inner = [text(path) for _, _, path, _ in found]
-  ids = [text(file.relative_to(base)) for _, _, _, file in found]
-  told = patients.read_csv(table, ids) if table else {}
+  inner = [text(path) for _, _, path, _ in images]
+  ids = [text(file.relative_to(base)) for _, _, _, file in images]
+  in_table = patients.read_csv(table, ids) if table else {}
   groups = patients.groups(inner)
   entries = []
-  for (split, label, _, file), path, id in zip(found, inner, ids, strict=True):
+  for (split, label, _, file), path, id in zip(images, inner, ids, strict=True):
     patient, known = patients.named(path, groups)
     if table:
-      patient, known = told[id], patients.CSV
+      patient, known = in_table[id], patients.CSV
     key = patient or patients.without(path)
     entries.append(
       Entry(
@@ -256,15 +256,15 @@ class Walk:
 
   def files(self, path, above: Sequence[pathlib.Path] = ()) -> list:
     """All files beneath a folder; DataError where one holds masks."""
-    found, above = [], [*above, path.resolve()]
+    files, above = [], [*above, path.resolve()]
     for p in self.held(path):
       if not p.is_dir():
-        found.append(p)
+        files.append(p)
       elif patients.is_masks(p.name):
         raise errors.DataError(
           f"{p}: holds masks or labels by its name, and would be read as"
           " radiographs: move it out of the class"
         )
       elif p.resolve() not in above:  # A link to a folder above has no end.
-        found += self.files(p, above)
-    return found
+        files += self.files(p, above)
+    return files

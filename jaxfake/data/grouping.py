@@ -82,15 +82,15 @@ def with_patients(
   """The entries with what DICOM tells; the user's own CSV file goes before."""
   headers = [s.header for s in seen if s.header]
   stand_ins = patients.stand_ins(headers)
-  found = []
+  amended = []
   for entry, s in zip(entries, seen, strict=True):
     name = s.header.patient if s.header else ""
     if name and name not in stand_ins and entry.known != patients.CSV:
       entry = dataclasses.replace(
         entry, patient=name, key=name, known=patients.DICOM
       )
-    found.append(entry)
-  return found
+    amended.append(entry)
+  return amended
 
 
 def split(
@@ -103,12 +103,12 @@ def split(
   it is when a copy of an image joins.
   """
   those, near, alike = groups(entries, seen)
-  found = []
+  assigned = []
   for members in those:
     name = folders.split_of(leader([entries[i].key for i in members]))
-    found += [dataclasses.replace(entries[i], split=name) for i in members]
+    assigned += [dataclasses.replace(entries[i], split=name) for i in members]
   facts = {"kept_together": kept_together(entries, near), "too_alike": alike}
-  return sorted(found, key=folders.order), facts
+  return sorted(assigned, key=folders.order), facts
 
 
 def groups(
@@ -127,10 +127,10 @@ def groups(
   for those in joined:
     for i in those:
       sets.join(those[0], i)
-  found = sets.members()
-  several = {i for those in found for i in those}
+  members = sets.members()
+  several = {i for those in members for i in those}
   alone = [[i] for i in range(len(entries)) if i not in several]
-  return found + alone, near, alike
+  return members + alone, near, alike
 
 
 def kept_together(

@@ -127,8 +127,8 @@ def _jpeg(name, data):
     image = Image.fromarray(pixels)
   # Pillow does no more than find which way is up, in EXIF or XMP.
   head = io.BytesIO(jpeg_file.header(stream))
-  with Image.open(head, formats=["JPEG"]) as found:
-    return _upright(found, np.array(image.convert("L")))
+  with Image.open(head, formats=["JPEG"]) as tagged:
+    return _upright(tagged, np.array(image.convert("L")))
 
 
 def _upright(image, gray):

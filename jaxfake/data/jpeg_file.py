@@ -185,10 +185,10 @@ def _segments(data):
   """
   at = 2
   for _ in range(MAX_SEGMENTS):
-    found = _MARKER.search(data, at)
-    if not found:
+    match = _MARKER.search(data, at)
+    if not match:
       raise CutOffError
-    at = found.start()
+    at = match.start()
     marker = data[at + 1]
     if marker == 0xD9:
       yield marker, b"", at + 2
@@ -200,11 +200,11 @@ def _segments(data):
     if marker != 0xDA:
       yield marker, body, at
       continue
-    found = _AFTER_SCAN.search(data, at)
-    if not found:
+    match = _AFTER_SCAN.search(data, at)
+    if not match:
       raise CutOffError
-    yield marker, body, data[at : found.start()]
-    at = found.start()
+    yield marker, body, data[at : match.start()]
+    at = match.start()
   raise DamagedError(f"a JPEG of more than {MAX_SEGMENTS} segments")
 
 

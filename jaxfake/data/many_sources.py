@@ -109,9 +109,9 @@ def listing(data) -> tuple[folders.Listing, frozenset[str], dict]:
         " (data.many_sources.licences)"
       )
   of_sources = {e.id for e in entries if e.extra["source"] in out}
-  found = folders.Listing(entries, CLASSES, walk.litter)
+  listed = folders.Listing(entries, CLASSES, walk.litter)
   facts = {"left_out": out, "of_other_licences": len(other)}
-  return found, frozenset(of_sources | other), facts
+  return listed, frozenset(of_sources | other), facts
 
 
 def left_out(data) -> list[str]:
@@ -138,31 +138,31 @@ def _files(place: str, walk: folders.Walk) -> list[_File]:
       f" source; expected {LAYOUT}"
     )
   base = folders.root(folder.strip() if named else place, f"expected {LAYOUT}")
-  made = named and (base / generated.SAMPLER).exists()
-  if made:
+  sampled = named and (base / generated.SAMPLER).exists()
+  if sampled:
     _whole(base)
   if named:
-    places = [(FAKE if made else REAL, folders.plain(name), base)]
+    places = [(FAKE if sampled else REAL, folders.plain(name), base)]
   else:
     places = _sources(base, walk)
-  rows, found = _rows(base), []
+  rows, pictures = _rows(base), []
   for kind, source, top in places:
     for file in walk.files(top):
-      if file == base / TABLE or (made and file.name in generated.TABLES):
+      if file == base / TABLE or (sampled and file.name in generated.TABLES):
         continue
       inner = _text(file.relative_to(base))
       where, row = rows.pop(_form(inner), ("", {}))
       path = _text(file.relative_to(top))
-      found.append(_File(base, kind, source, path, inner, file, row, where))
+      pictures.append(_File(base, kind, source, path, inner, file, row, where))
   if rows:
     where, row = min(rows.values(), key=lambda x: int(x[0].rpartition(":")[2]))
     raise errors.DataError(
       f"{where}: {row['file']} is no image of {base}; {len(rows)} of the rows"
       " have none"
     )
-  if not found:
+  if not pictures:
     raise errors.DataError(f"{base}: no images; expected {LAYOUT}")
-  return found
+  return pictures
 
 
 def _whole(base) -> None:
@@ -177,7 +177,7 @@ def _whole(base) -> None:
 
 def _sources(base, walk) -> list[tuple[str, str, pathlib.Path]]:
   """(class, source, folder) of a folder of sources."""
-  found = []
+  sources = []
   for top in walk.folders(base):
     kind = folders.plain(top.name).casefold()
     if kind not in CLASSES:
@@ -185,8 +185,8 @@ def _sources(base, walk) -> list[tuple[str, str, pathlib.Path]]:
     inside = walk.folders(top)
     if loose := [p for p in walk.held(top) if p not in inside]:
       raise errors.DataError(f"{loose[0]}: is of no source; expected {LAYOUT}")
-    found += [(kind, folders.plain(p.name), p) for p in inside]
-  return found
+    sources += [(kind, folders.plain(p.name), p) for p in inside]
+  return sources
 
 
 def _text(path) -> str:
@@ -202,16 +202,16 @@ def _form(path: str) -> str:
 def _rows(base) -> dict[str, tuple[str, dict]]:
   """Path in the folder -> where its row stands, and the row."""
   path = base / TABLE
-  found = {}
+  rows = {}
   if path.exists():
     for number, row in patients.rows(path, ("file", "patient")):
       where, file = f"{path}:{number}", _form(row["file"])
       if not file:
         raise errors.DataError(f"{where}: no file")
-      if file in found:
-        raise errors.DataError(f"{where}: {file} is at {found[file][0]} too")
-      found[file] = where, row
-  return found
+      if file in rows:
+        raise errors.DataError(f"{where}: {file} is at {rows[file][0]} too")
+      rows[file] = where, row
+  return rows
 
 
 def _entries(files: Sequence[_File]) -> list[folders.Entry]:
@@ -269,7 +269,7 @@ def _originals(files) -> dict[int, int]:
     if file.kind == REAL:
       own[file.base, _form(file.inner)] = i
       anywhere[_form(file.name)].append(i)
-  found = {}
+  originals = {}
   for i, file in enumerate(files):
     if not (text := file.row.get("original", "")):
       continue
@@ -281,8 +281,8 @@ def _originals(files) -> dict[int, int]:
         f"{file.where}: the original {text} is no real image of the folders"
         " (data.dir)"
       )
-    found[i] = those[0]
-  return found
+    originals[i] = those[0]
+  return originals
 
 
 def _whose(file: _File, id: str) -> tuple[str, str, str]:
@@ -310,7 +310,7 @@ def _of_originals(entries) -> list[folders.Entry]:
   """The entries, those whose own patient no CSV file tells with that of their
   original, where it is there."""
   where = {entry.id: entry for entry in entries}
-  found = []
+  amended = []
   for entry in entries:
     original = where.get(entry.extra["original"])
     if original and entry.known != patients.CSV:
@@ -321,8 +321,8 @@ def _of_originals(entries) -> list[folders.Entry]:
         known=original.known,
         split=original.split,
       )
-    found.append(entry)
-  return found
+    amended.append(entry)
+  return amended
 
 
 def _allowed(entries, licences) -> set[str]:
@@ -365,7 +365,7 @@ def settle(
   # What is dropped takes part, so that what was made from it stays with what it
   # is a copy of.
   groups, near, alike = grouping.groups(entries, seen, _together(entries))
-  found, trained_on = {}, 0
+  kept, trained_on = {}, 0
   for those in groups:
     stay = [i for i in those if i not in copies]
     if not stay:
@@ -375,15 +375,15 @@ def settle(
       if split != "test" and entries[i].id in test_alone:
         trained_on += 1
       else:
-        found[i] = dataclasses.replace(entries[i], split=split)
-  near = [[i for i in those if i in found] for those in near]
+        kept[i] = dataclasses.replace(entries[i], split=split)
+  near = [[i for i in those if i in kept] for those in near]
   facts = {
     "kept_together": grouping.kept_together(entries, near),
     "too_alike": alike,
     "dropped_between_sources": len(copies),
     "dropped_of_training_patients": trained_on,
   }
-  entries = _with_originals_there(found.values())
+  entries = _with_originals_there(kept.values())
   by = collections.Counter(entry.known for entry in entries)
   facts["patients_by"] = {how: by[how] for how in patients.WAYS}
   splits = {
@@ -431,12 +431,12 @@ def _between_sources(test_alone, entries, seen) -> set[int]:
 def _together(entries) -> list[list[int]]:
   """Images of one patient, and each with its original."""
   where = {entry.id: i for i, entry in enumerate(entries)}
-  found = collections.defaultdict(list)
+  groups = collections.defaultdict(list)
   for i, entry in enumerate(entries):
-    found["patient", entry.patient].append(i)
+    groups["patient", entry.patient].append(i)
     if (original := where.get(entry.extra["original"])) is not None:
-      found["original", original] += [original, i]
-  return list(found.values())
+      groups["original", original] += [original, i]
+  return list(groups.values())
 
 
 def _split_of(group: Sequence[folders.Entry], test_alone) -> str:
@@ -452,13 +452,13 @@ def _split_of(group: Sequence[folders.Entry], test_alone) -> str:
 def _with_originals_there(entries) -> list[folders.Entry]:
   """The entries in order, `original` empty where that picture has gone."""
   ids = {entry.id for entry in entries}
-  found = []
+  amended = []
   for entry in sorted(entries, key=folders.order):
     if entry.extra["original"] not in ids:
       extra = {**entry.extra, "original": ""}
       entry = dataclasses.replace(entry, extra=extra)
-    found.append(entry)
-  return found
+    amended.append(entry)
+  return amended
 
 
 def notes(facts: dict) -> list[str]:
@@ -487,18 +487,18 @@ def prepare(data) -> datasets.Dataset:
   """Always split by patient. Facts are also sources {split: {source: n}},
   left_out (names), dropped_between_sources, dropped_of_training_patients and
   of_other_licences."""
-  found, test_alone, facts = listing(data)
-  key = folders.fingerprint(found.entries)
+  listed, test_alone, facts = listing(data)
+  key = folders.fingerprint(listed.entries)
   # Which are in test alone decides splits, and is no fact of any file.
   decides = repr((key, sorted(test_alone)))
   digest = hashlib.blake2b(decides.encode(), digest_size=8)
   recipe = records.of_entries(
     digest.hexdigest(),
-    found,
+    listed,
     data,
     features=dict.fromkeys(("source", "licence", "original"), "text"),
     look=grouping.picture,
     settle=functools.partial(settle, test_alone),
   )
   facts |= {"fingerprint": key, "split": "patient"}
-  return records.prepare(data, recipe, facts, found.litter, notes)
+  return records.prepare(data, recipe, facts, listed.litter, notes)

@@ -118,15 +118,15 @@ def by_convention(path: str) -> str:
 def _in_path(path):
   path = re.sub(r"\s*/\s*", "/", path.strip())
   for pattern in _IN_PATH:
-    if found := pattern.search(path):
-      return re.sub(r"[_\- ]", "", next(filter(None, found.groups()))).lower()
+    if match := pattern.search(path):
+      return re.sub(r"[_\- ]", "", next(filter(None, match.groups()))).lower()
   return ""
 
 
 def _in_name(path, patterns):
   for pattern in patterns:
-    if (found := pattern.match(stem(path))) and not _is_date(found[1]):
-      patient = found[1].lower()
+    if (match := pattern.match(stem(path))) and not _is_date(match[1]):
+      patient = match[1].lower()
       return patient.upper() if patient.startswith("im") else patient
   return ""
 
@@ -222,7 +222,7 @@ def read_csv(path: str, ids: Iterable[str]) -> dict[str, str]:
   for id in ids:
     names[id.rsplit("/", 1)[-1]].append(id)
   everyone, lines = set(ids), {}
-  found = {}
+  patient_of = {}
   for number, file, patient in _rows(path):
     where = f"{path}:{number}"
     file = slashed(file)
@@ -238,17 +238,17 @@ def read_csv(path: str, ids: Iterable[str]) -> dict[str, str]:
         else "is no image of the folder (data.dir)"
       )
       raise errors.DataError(f"{where}: {file} {why}")
-    if those[0] in found:
+    if those[0] in patient_of:
       raise errors.DataError(
         f"{where}: {those[0]} is in line {lines[those[0]]} too"
       )
-    found[those[0]], lines[those[0]] = patient, number
-  if missing := [id for id in ids if id not in found]:
+    patient_of[those[0]], lines[those[0]] = patient, number
+  if missing := [id for id in ids if id not in patient_of]:
     raise errors.DataError(
       f"{path}: no row for {len(missing)} of {len(ids)} images, such as"
       f" {', '.join(missing[:3])}"
     )
-  return found
+  return patient_of
 
 
 def slashed(file: str) -> str:

@@ -40,8 +40,8 @@ def prepare(
 
   name = data.name.replace(".", "_")  # Of a module of the user's.
   directory = _prepared(builders.builder(name), recipe)
-  found = json.loads((directory / "metadata.json").read_text())
-  skipped = found.pop("skipped")
+  metadata = json.loads((directory / "metadata.json").read_text())
+  skipped = metadata.pop("skipped")
   if skipped and data.unreadable == "stop":
     total = sum(map(len, recipe.items.values()))
     raise builders.unreadable_error(skipped, total)
@@ -52,7 +52,7 @@ def prepare(
     "patients_by": dict.fromkeys(patients.WAYS, 0),
     "kept_together": 0,
     "too_alike": 0,
-    **found,
+    **metadata,
     "skipped": len(skipped),
     "skipped_files": skipped,
   }
@@ -61,16 +61,16 @@ def prepare(
   return datasets.Dataset(data.name, recipe.classes, facts, read, litter, lines)
 
 
-def of_entries(name: str, found: folders.Listing, data, **options):
+def of_entries(name: str, listing: folders.Listing, data, **options):
   """The recipe of a folder's files; `name` is that of its records."""
   from jaxfake.data import builders, decoders, reading
 
   return builders.Recipe(
     name=name,
     items={
-      s: [e for e in found.entries if e.split == s] for s in folders.SPLITS
+      s: [e for e in listing.entries if e.split == s] for s in folders.SPLITS
     },
-    classes=found.classes,
+    classes=listing.classes,
     read=reading.read_entry,
     pool=functools.partial(decoders.Pool, reading.place),
     unreadable=data.unreadable,

@@ -147,7 +147,7 @@ def plots(splits, labels, raw, probabilities, predicted) -> dict:
   }
   if len(classes) == 2:
     scores.pop(classes[0])
-  found = {
+  curves = {
     f"{c} against the rest" if len(classes) > 2 else c: metrics.roc(
       positive.astype(int), score
     )[:2]
@@ -155,7 +155,7 @@ def plots(splits, labels, raw, probabilities, predicted) -> dict:
   }
   table = metrics.confusion(labels, predicted, len(classes))
   drawn = {
-    "roc": pictures.roc(found),
+    "roc": pictures.roc(curves),
     "reliability": pictures.reliability(
       {
         "before temperature scaling": metrics.reliability(labels, raw),

@@ -56,17 +56,17 @@ def captioned(blocks: list[tuple[str, np.ndarray]], columns: int) -> np.ndarray:
 
 
 def neighbours(
-  queries: np.ndarray, found: np.ndarray, distances: np.ndarray
+  queries: np.ndarray, nearest: np.ndarray, distances: np.ndarray
 ) -> np.ndarray:
   """Each fake (n, h, w) over its nearest real ones (n, k, h, w), with their
   root-mean-square distances in gray levels (n, k)."""
-  n, k = found.shape[:2]
+  n, k = nearest.shape[:2]
   cells = []
   for i in range(n):
     cells.append(("fake", queries[i]))
   for j in range(k):
     for i in range(n):
-      cells.append((f"rms {distances[i, j]:.1f}", found[i, j]))
+      cells.append((f"rms {distances[i, j]:.1f}", nearest[i, j]))
   return captioned(cells, n)
 
 

@@ -36,14 +36,14 @@ def learnt(config, i: int, pieces, advance: Callable, state, kept: Callable):
   images in [-1, 1].
   """
   rng = np.random.default_rng((config.seed, i, 1))
-  found, errors = [], []
+  params, errors = [], []
   for k in range(1, config.steps + 1):
     drawn = batch(config, pieces, rng)
     state, error = advance(state, drawn, jax.random.key(k))
     if k in stages(config):
-      found.append(jax.tree.map(np.asarray, kept(state)))
+      params.append(jax.tree.map(np.asarray, kept(state)))
       errors.append(float(error) * 127.5)
-  return found, errors
+  return params, errors
 
 
 def cut(image: np.ndarray, side: int, rng) -> np.ndarray:
@@ -61,7 +61,7 @@ def repeated(
 ) -> list[np.ndarray]:
   """uint8 (s, s) of each piece; `forward` takes images (BATCH, s, s, 1) in
   [-1, 1], the last of them blank where pieces end, and a number of the call."""
-  found = [None] * len(pieces)
+  repetitions = [None] * len(pieces)
   for side in sorted({p.image.shape[0] for p in pieces}):
     those = [k for k, p in enumerate(pieces) if p.image.shape[0] == side]
     for first in range(0, len(those), BATCH):
@@ -71,5 +71,5 @@ def repeated(
       y = np.asarray(forward(x, first))[..., 0]
       y = np.clip(np.rint((y + 1) * 127.5), 0, 255).astype(np.uint8)
       for k, image in zip(part, y, strict=False):
-        found[k] = image
-  return found
+        repetitions[k] = image
+  return repetitions

@@ -55,17 +55,19 @@ def enlarged_again(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
   x = image.astype(np.float64)
   h, w = x.shape
   small = x.reshape(h // 2, 2, w // 2, 2).mean((1, 3))
-  found = _enlarged(small, rng)
+  enlarged = _enlarged(small, rng)
   detail = rng.normal(0, rng.uniform(0, 0.06), (3, 3))
   detail[1, 1] += 1 - detail.sum()
-  found = ndimage.convolve(found, detail, mode="reflect")
+  enlarged = ndimage.convolve(enlarged, detail, mode="reflect")
   # What was lost, rarely all of it: else strength alone would tell.
-  strength = np.sqrt(np.maximum(ndimage.uniform_filter((x - found) ** 2, 9), 0))
+  strength = np.sqrt(
+    np.maximum(ndimage.uniform_filter((x - enlarged) ** 2, 9), 0)
+  )
   noise = rng.standard_normal(x.shape)
   if rng.random() < 0.5:  # Noise of the coarse grid, enlarged with it.
     noise = _enlarged(rng.standard_normal(small.shape), rng)
-  found += rng.uniform(0, 0.8) * strength * noise
-  return np.clip(np.rint(found), 0, 255).astype(np.uint8)
+  enlarged += rng.uniform(0, 0.8) * strength * noise
+  return np.clip(np.rint(enlarged), 0, 255).astype(np.uint8)
 
 
 def _enlarged(small: np.ndarray, rng) -> np.ndarray:
@@ -78,8 +80,8 @@ def _enlarged(small: np.ndarray, rng) -> np.ndarray:
   wide[::2, ::2] = small
   # An even kernel's middle lies between pixels, as a mean over two does.
   origin = -1 if len(kernel) % 2 == 0 else 0
-  found = ndimage.convolve(wide, kernel, origin=origin)
-  return found[2 * pad : -2 * pad, 2 * pad : -2 * pad]
+  convolved = ndimage.convolve(wide, kernel, origin=origin)
+  return convolved[2 * pad : -2 * pad, 2 * pad : -2 * pad]
 
 
 def _kernel(rng) -> np.ndarray:

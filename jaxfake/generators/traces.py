@@ -134,14 +134,16 @@ def _run(config, path, folder, dataset) -> int:
     for those in pieces.values()
     for x in those
   ]
-  made = [disk.read_json(p) for p in sorted((path / "networks").glob("*.json"))]
-  rows += [row for facts in made for row in facts["rows"]]
+  networks = [
+    disk.read_json(p) for p in sorted((path / "networks").glob("*.json"))
+  ]
+  rows += [row for facts in networks for row in facts["rows"]]
   write_table(path / "sources.csv", rows)
   fakes = len(rows) - sum(map(len, pieces.values()))
   counts = {"reals": len(rows) - fakes, "fakes": fakes}
   folder.finish(config.networks, {"pictures": counts}, {})
   progress.say(
-    f"{fakes:,} repetitions of {counts['reals']:,} pieces by {len(made)}"
+    f"{fakes:,} repetitions of {counts['reals']:,} pieces by {len(networks)}"
     f" networks in {path}, {progress.duration(time.monotonic() - begin)}\n"
     "As a data set:"
     f" --config.data.name=many_sources --config.data.dir={path}"
@@ -171,7 +173,7 @@ def pieces_of(config, dataset, split: str, path: pathlib.Path) -> list[Piece]:
   for i, name in enumerate(names):
     if not labels[i]:
       places.setdefault(name, []).append(i)
-  found = []
+  pieces = []
   for name, indices in sorted(places.items()):
     n = min(config.pictures, len(indices))
     for i in (indices[k * len(indices) // n] for k in range(n)):
@@ -184,12 +186,12 @@ def pieces_of(config, dataset, split: str, path: pathlib.Path) -> list[Piece]:
       if not (path / file).exists():
         (path / file).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(piece.image).save(path / file)
-      found.append(piece)
-  if not found:
+      pieces.append(piece)
+  if not pieces:
     raise errors.DataError(
       f"{dataset.name}: no real {split} picture of {SIDES[0]} px or more"
     )
-  return found
+  return pieces
 
 
 def square(image: np.ndarray, rng) -> np.ndarray:

@@ -39,5 +39,5 @@ MODELS = {
 
 def smallest(name: str) -> int:
   """Pixels a side of the smallest images that MODELS[name] takes."""
-  made = MODELS[name]
-  return getattr(made, "func", made).smallest
+  network = MODELS[name]
+  return getattr(network, "func", network).smallest

@@ -36,14 +36,14 @@ def noise(x: jax.Array) -> jax.Array:
   """Gray levels (b, h, w, 1) to the truncated residuals (b, h, w, 3) of
   FILTERS."""
   kernel = np.stack([f / divisor for f, divisor in FILTERS], -1)[:, :, None]
-  found = jax.lax.conv_general_dilated(
+  residuals = jax.lax.conv_general_dilated(
     x,
     jnp.asarray(kernel, x.dtype),
     (1, 1),
     "SAME",
     dimension_numbers=("NHWC", "HWIO", "NHWC"),
   )
-  return jnp.clip(found, -TRUNCATED, TRUNCATED)
+  return jnp.clip(residuals, -TRUNCATED, TRUNCATED)
 
 
 RESIDUALS = {"npr": neighbouring_pixels, "srm": noise}

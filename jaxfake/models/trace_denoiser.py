@@ -41,8 +41,8 @@ class TraceDenoiser(nn.Module):
       h = jax.image.resize(h, (b, 2 * rows, 2 * columns, c), self.upsampling)
       h = self.convolve(h, skips[i].shape[-1], f"enlarge{i}") + skips[i]
       h = nn.silu(self.convolve(nn.silu(h), h.shape[-1], f"up{i}"))
-    found = self.convolve(h, 1, "out")
-    return x * (SIGMA_DATA / total) ** 2 + found * s * SIGMA_DATA / total
+    predicted = self.convolve(h, 1, "out")
+    return x * (SIGMA_DATA / total) ** 2 + predicted * s * SIGMA_DATA / total
 
   def convolve(self, x, features, name, stride=1):
     return conv.Conv(features, (3, 3), (stride, stride), name=name)(x)

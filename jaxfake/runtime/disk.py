@@ -37,16 +37,16 @@ class Lock:
   """A folder held by this process. Its file says who holds it, or who did: for
   people, and for hosts of file systems whose locks do not reach so far."""
 
-  def __init__(self, path: pathlib.Path, flag: str, made: str = ""):
+  def __init__(self, path: pathlib.Path, flag: str, marker: str = ""):
     """Makes the folder and locks it.
 
     Raises ConfigError where another process holds it, it cannot be written, or
     it holds what neither such a process made nor one whose folders have a file
-    `made` ("": any may be in it).
+    `marker` ("": any may be in it).
     """
     try:
-      if made:
-        _require_ours(path, flag, made)
+      if marker:
+        _require_ours(path, flag, marker)
       path.mkdir(parents=True, exist_ok=True)
       self._file = open(
         os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o666),
@@ -62,7 +62,7 @@ class Lock:
       ) from error
     if held:
       self._file.close()
-      by = f": {_told(before)}" if _begun(before) else ""
+      by = f": {_who(before)}" if _begun(before) else ""
       raise errors.ConfigError(
         f"{flag} {path} is in use by another process{by}. Wait for it, or give"
         " another folder"
@@ -70,7 +70,7 @@ class Lock:
     here = socket.gethostname()
     if _begun(before) and before["host"] != here:
       progress.say(
-        f"{path} was left by {_told(before)}, which did not say that it had"
+        f"{path} was left by {_who(before)}, which did not say that it had"
         " ended. Where that host's locks cannot be seen from here, end it first"
       )
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
@@ -110,11 +110,11 @@ class Lock:
 def _holder(text: str) -> dict | None:
   """Who wrote a lock file; None where it is not one of ours."""
   try:
-    found = json.loads(text.partition("\n")[0])
+    holder = json.loads(text.partition("\n")[0])
   except ValueError:
     return None
-  ours = isinstance(found, dict) and found.get("program") == PROGRAM
-  return found if ours else None
+  ours = isinstance(holder, dict) and holder.get("program") == PROGRAM
+  return holder if ours else None
 
 
 def _begun(holder: dict | None) -> bool:
@@ -131,20 +131,20 @@ def _lives(holder: dict) -> bool:
   return others and PROGRAM.encode() in about.read_bytes()
 
 
-def _told(holder: dict) -> str:
+def _who(holder: dict) -> str:
   return (
     f"process {holder['pid']} on {holder['host']} since {holder['since']}"
     f" ({holder['command']})"
   )
 
 
-def _require_ours(path: pathlib.Path, flag: str, made: str) -> None:
+def _require_ours(path: pathlib.Path, flag: str, marker: str) -> None:
   """Raises ConfigError where a folder holds other things than such a process
   leaves, at whatever moment it is killed."""
   if not path.is_dir():
     return
   held = {x.name for x in path.iterdir() if not _nothing(x)}
-  if made in held:
+  if marker in held:
     return
   if LOCK in held and _holder((path / LOCK).read_text(errors="replace")):
     return  # It was written before anything else.
@@ -153,7 +153,7 @@ def _require_ours(path: pathlib.Path, flag: str, made: str) -> None:
     LOG,
     EXIT_CODE,
     EXIT_CODE + ".part",
-    made + ".part",
+    marker + ".part",
   }:
     raise errors.ConfigError(
       f"{flag} {path} holds other files, such as {min(others)}: expected a new"

@@ -44,20 +44,20 @@ def launcher(env: dict) -> dict | None:
     return _numbered(env, "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
   # Of this step, not of the job: a shell in an allocation of 8 tasks is 1.
   if int(env.get("SLURM_STEP_NUM_TASKS", 1)) > 1 and "SLURM_PROCID" in env:
-    found = _numbered(env, "SLURM_STEP_NUM_TASKS", "SLURM_PROCID")
+    settings = _numbered(env, "SLURM_STEP_NUM_TASKS", "SLURM_PROCID")
     # JAX would take the GPU of the task's number on its node, also from a task
     # that is alone there or sees no GPU but its own.
     alone = env["SLURM_STEP_NUM_TASKS"] == env.get("SLURM_STEP_NUM_NODES")
     own = alone or "SLURM_GPUS_PER_TASK" in env
     devices = {"local_device_ids": []} if own else {}  # []: all it can see.
     devices = {} if "JAX_LOCAL_DEVICE_IDS" in env else devices
-    return found | devices | {"cluster_detection_method": "slurm"}
+    return settings | devices | {"cluster_detection_method": "slurm"}
   if int(env.get("OMPI_COMM_WORLD_SIZE", 1)) > 1:
-    found = _numbered(env, "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK")
+    settings = _numbered(env, "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK")
     if "OMPI_MCA_orte_hnp_uri" in env or "JAX_COORDINATOR_ADDRESS" in env:
-      return found
+      return settings
     if importlib.util.find_spec("mpi4py"):
-      return found | {"cluster_detection_method": "mpi4py"}
+      return settings | {"cluster_detection_method": "mpi4py"}
     raise errors.ConfigError(
       "this mpirun does not say where its first process is: pip install mpi4py,"
       " or set JAX_COORDINATOR_ADDRESS to HOST:PORT on the host of rank 0"
@@ -80,16 +80,16 @@ def launcher(env: dict) -> dict | None:
 
 def _numbered(env: dict, count: str, index: str) -> dict:
   try:
-    found = {"num_processes": int(env[count]), "process_id": int(env[index])}
+    settings = {"num_processes": int(env[count]), "process_id": int(env[index])}
   except ValueError as error:
     raise errors.ConfigError(
       f"{count}={env[count]}, {index}={env[index]}: expected whole numbers"
     ) from error
-  if found["process_id"] not in range(found["num_processes"]):
+  if settings["process_id"] not in range(settings["num_processes"]):
     raise errors.ConfigError(
       f"{index} is {env[index]}: expected 0 to {count} - 1, of {env[count]}"
     )
-  return found
+  return settings
 
 
 def join() -> None:
@@ -104,12 +104,12 @@ def join() -> None:
 
   from jaxfake.runtime import progress
 
-  found = launcher(dict(os.environ))
-  if found is None:
+  settings = launcher(dict(os.environ))
+  if settings is None:
     xla.require_devices()
     return
   try:
-    jax.distributed.initialize(**found, heartbeat_timeout_seconds=HEARTBEAT)
+    jax.distributed.initialize(**settings, heartbeat_timeout_seconds=HEARTBEAT)
   except Exception as error:  # Of the launcher's finder, of many kinds.
     raise errors.RunError(
       f"{socket.gethostname()} could not join the run: {_first_line(error)}"
@@ -126,9 +126,9 @@ def together(prepare: Callable):
   from jax.experimental import multihost_utils
   import numpy as np
 
-  made, problem = None, None
+  prepared, problem = None, None
   try:
-    made = prepare()
+    prepared = prepare()
   except errors.UserError as error:
     problem = error
   if jax.process_count() > 1:
@@ -137,7 +137,7 @@ def together(prepare: Callable):
       problem = errors.UserError("another process cannot start: it says why")
   if problem:
     raise problem
-  return made
+  return prepared
 
 
 def census(batch_size: int) -> str:

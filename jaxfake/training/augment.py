@@ -121,10 +121,10 @@ AUGMENTATIONS = {
 
 def names(augment: str) -> tuple[str, ...]:
   """Of a config's "affine,noise". Raises ConfigError for an unknown one."""
-  found = tuple(name for name in augment.split(",") if name)
-  for name in found:
+  chosen = tuple(name for name in augment.split(",") if name)
+  for name in chosen:
     errors.check_choice("augment", name, AUGMENTATIONS)
-  return found
+  return chosen
 
 
 def augment(names: tuple[str, ...], key, x):

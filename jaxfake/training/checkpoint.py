@@ -109,10 +109,10 @@ class Checkpoints:
       if damaged and self._manager:
         self._manager.reload()
       return step, state
-    told = "; ".join(f"step {step}: {why}" for step, why in damaged.items())
+    reasons = "; ".join(f"step {step}: {why}" for step, why in damaged.items())
     raise errors.DataError(
       f"no checkpoint in {self._path} can be read"
-      f" ({told or 'there is none'}): {remedy}"
+      f" ({reasons or 'there is none'}): {remedy}"
     )
 
   def _whole(self, step: int, like):

@@ -62,9 +62,9 @@ def check(config) -> None:
     least |= {"total_steps": 1} | {f"every.{name}": 1 for name in config.every}
   for name, value in least.items():
     group, _, field = name.rpartition(".")
-    found = config[group][field] if group else config[field]
-    if found < value:
-      raise errors.ConfigError(f"{name} is {found}: expected at least {value}")
+    number = config[group][field] if group else config[field]
+    if number < value:
+      raise errors.ConfigError(f"{name} is {number}: expected at least {value}")
   if "epochs" in config:
     above = {"epochs": config.epochs}
     above |= {f"every.{name}": n for name, n in config.every.items()}
@@ -92,14 +92,14 @@ def abstract_state(init: Callable):
 
 def parameters(state) -> dict[str, int]:
   """How many parameters each network of a state has: its `params` fields'."""
-  found = {}
+  counts = {}
   for path, leaf in jax.tree_util.tree_leaves_with_path(state):
     names = [getattr(key, "name", None) for key in path]
     if "params" in names:
       at = names.index("params")
       network = names[at - 1] if at else "network"
-      found[network] = found.get(network, 0) + leaf.size
-  return found
+      counts[network] = counts.get(network, 0) + leaf.size
+  return counts
 
 
 def several(task, lookup, most: int) -> Callable:

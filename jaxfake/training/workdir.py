@@ -160,8 +160,8 @@ class Workdir:
       form = "HW" if picture.ndim == 2 else "HWC"
       self._tensorboard.add_image(name, picture, step, dataformats=form)
 
-  def pictures(self, step: int, made: dict[str, np.ndarray]) -> None:
-    for name, picture in made.items():
+  def pictures(self, step: int, by_name: dict[str, np.ndarray]) -> None:
+    for name, picture in by_name.items():
       self.picture(name, step, picture)
 
   def evaluation(self, step: int, values: dict) -> None:
