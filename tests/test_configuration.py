@@ -1,15 +1,13 @@
 """Configurations: where they are found, and that no change slips through."""
 
-import pathlib
-
 from hypothesis import given
 from hypothesis import strategies as st
 import ml_collections
+from places import ROOT
 import pytest
 
 from jaxfake import configuration, errors, main
 
-ROOT = pathlib.Path(__file__).parent.parent
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
 
 

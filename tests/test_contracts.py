@@ -5,13 +5,13 @@ They are in toys/; nothing of jaxfake knows them.
 
 import inspect
 import json
-import pathlib
 import subprocess
 import sys
 
 import jax
 import numpy as np
 from PIL import Image
+from places import TESTS
 import pytest
 
 from jaxfake import configuration, contracts, data, errors, main, named, sample
@@ -20,7 +20,7 @@ from jaxfake.data import pipeline
 from jaxfake.generators import gan
 from jaxfake.training import task
 
-TOYS = pathlib.Path(__file__).parent / "toys"
+TOYS = TESTS / "toys"
 
 
 @pytest.fixture(scope="module")

@@ -2,15 +2,14 @@
 
 import json
 import os
-import pathlib
 import re
 import runpy
 import subprocess
 import sys
 
+from places import ROOT
 import yaml
 
-ROOT = pathlib.Path(__file__).parent.parent
 draw = runpy.run_path(str(ROOT / "docs/architecture.py"))
 
 

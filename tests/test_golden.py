@@ -13,13 +13,12 @@ import tarfile
 import jaxlib
 import numpy as np
 from PIL import Image
+from places import TESTS
 import pytest
 
 from jaxfake import main, sample
 from jaxfake.classifiers import registry
 from jaxfake.runtime import provenance
-
-HERE = pathlib.Path(__file__).parent
 
 
 def machine() -> tuple:
@@ -63,7 +62,7 @@ FAKE = [
 
 
 def run(path, name, *flags) -> dict:
-  config = f"--config={HERE.parent}/configs/{name}:tiny"
+  config = f"--config={TESTS.parent}/configs/{name}:tiny"
   assert main.main(["", config, f"--workdir={path}", *flags]) == 0
   return json.loads((path / "result.json").read_text())
 
@@ -131,7 +130,7 @@ def old(tmp_path_factory) -> pathlib.Path:
   """Folders of runs that commit dc307b1 made: a GAN, four of its samples, and a
   decision tree."""
   path = tmp_path_factory.mktemp("old")
-  with tarfile.open(HERE / "old_runs.tar.gz") as archive:
+  with tarfile.open(TESTS / "old_runs.tar.gz") as archive:
     archive.extractall(path, filter="data")
   return path
 

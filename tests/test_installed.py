@@ -14,11 +14,11 @@ import tomllib
 import venv
 import zipfile
 
+from places import ROOT
 import pytest
 
 from jaxfake.classifiers import detector
 
-ROOT = pathlib.Path(__file__).parent.parent
 OFFLINE = ["--no-deps", "--no-index", "--no-build-isolation"]
 # Of a checkout that was not installed, and of pytest's workers.
 HIDDEN = {"PYTHONPATH", "PYTHONHOME"}

@@ -10,12 +10,12 @@ import subprocess
 
 import jsonschema
 from kubeflow_trainer_api import models
+from places import ROOT
 import pytest
 import yaml
 
 from jaxfake import configuration
 
-ROOT = pathlib.Path(__file__).parent.parent
 LAUNCH = ROOT / "launch"
 SCRIPTS = sorted(LAUNCH.glob("*.sh")) + sorted(LAUNCH.glob("*.sbatch"))
 

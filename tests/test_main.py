@@ -1,19 +1,18 @@
 """The command line: what a mistake costs, and every config as `:tiny`."""
 
 import json
-import pathlib
 import re
 import subprocess
 import sys
 
 import numpy as np
 from PIL import Image
+from places import ROOT
 import pytest
 
 from jaxfake import configuration, contracts, main, named
 from jaxfake.data import pipeline
 
-ROOT = pathlib.Path(__file__).parent.parent
 CONFIGS = sorted(p.name for p in (ROOT / "configs").glob("*.py"))
 
 

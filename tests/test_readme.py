@@ -10,9 +10,9 @@ import tomllib
 
 import numpy as np
 from PIL import Image
+from places import ROOT
 import pytest
 
-ROOT = pathlib.Path(__file__).parent.parent
 # A page may use what the pages before it made.
 TOPICS = ("train", "classify", "study", "many_sources", "detect", "data")
 TOPICS += ("sweep", "clusters", "results", "performance", "architecture")

@@ -1,7 +1,6 @@
 """Samples: marked, the same however made, resumable, and a data set."""
 
 import json
-import pathlib
 import re
 import shutil
 import signal
@@ -10,13 +9,13 @@ from array_record.python import array_record_data_source
 from in_processes import codes, start
 import numpy as np
 from PIL import Image
+from places import ROOT
 import pytest
 
 from jaxfake import main, sample
 from jaxfake.data import generated_writer
 from jaxfake.runtime import disk
 
-ROOT = pathlib.Path(__file__).parent.parent
 TINY = f"--config={ROOT}/configs/dcgan.py:tiny"
 
 

@@ -8,9 +8,9 @@ import subprocess
 import sys
 import time
 
+from places import ROOT
 import pytest
 
-ROOT = pathlib.Path(__file__).parent.parent
 PATH = f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}"
 # Saved at every step, it takes seconds, in which the signal can come.
 FLAGS = [

@@ -11,6 +11,7 @@ import types
 
 import numpy as np
 from PIL import Image
+from places import TESTS
 import pytest
 
 from jaxfake import data
@@ -80,7 +81,7 @@ def test_a_bad_file_costs_its_own_result_alone(capfd):
 def test_workers_do_not_outlive_a_killed_parent(tmp_path):
   code = f"""
 import os, sys
-sys.path.insert(0, {str(pathlib.Path(__file__).parent)!r})
+sys.path[:0] = {[str(TESTS), str(TESTS / "data")]!r}
 from jaxfake.data import decoders
 import test_decoders
 pool = decoders.Pool(workers=1)

@@ -13,6 +13,7 @@ import threading
 import jax
 import jax.numpy as jnp
 import numpy as np
+from places import ROOT
 import pytest
 
 from jaxfake import errors, main
@@ -20,7 +21,6 @@ from jaxfake.generators import gan
 from jaxfake.runtime import disk
 from jaxfake.training import loop
 
-ROOT = pathlib.Path(__file__).parent.parent
 TINY = f"--config={ROOT}/configs/dcgan.py:tiny"
 LITTER = ".DS_Store", "Thumbs.db", "desktop.ini", "._run", "Desktop.ini"
 WRITING = os.O_WRONLY | os.O_RDWR

@@ -8,6 +8,7 @@ import re
 import ml_collections
 import numpy as np
 from PIL import Image
+from places import ROOT
 import pytest
 from scipy import ndimage
 
@@ -501,7 +502,7 @@ def test_the_readme_says_what_the_shipped_detector_reached():
   from jaxfake.experiments import ship
 
   told = json.loads((detector.SHIPPED / "result.json").read_text())
-  readme = pathlib.Path(__file__).parent.parent / "README.md"
+  readme = ROOT / "README.md"
   assert ship.headline(told) in readme.read_text()
   card = (detector.SHIPPED / detector.CARD).read_text()
   assert ship.never_seen(told) in card

@@ -2,7 +2,6 @@
 
 import json
 import os
-import pathlib
 import re
 import signal
 import subprocess
@@ -12,6 +11,7 @@ import types
 import jax
 import jax.numpy as jnp
 import numpy as np
+from places import ROOT
 import pytest
 
 from jaxfake import main
@@ -21,7 +21,6 @@ from jaxfake.nn import winograd
 from jaxfake.runtime import devices
 from jaxfake.training import loop
 
-ROOT = pathlib.Path(__file__).parent.parent
 TINY = f"--config={ROOT}/configs/dcgan.py:tiny"
 # Runs main, but at step STEP does something first.
 AT_STEP = """

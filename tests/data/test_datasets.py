@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 import ml_collections
 import numpy as np
 from PIL import Image
+from places import ROOT, TESTS
 import pytest
 
 from jaxfake import data, errors
@@ -337,9 +338,8 @@ def test_a_changed_folder_is_prepared_again(tmp_path, prepared):
 
 def child(code, **env):
   """Starts Python on `code`, with this file's helpers at hand."""
-  here = pathlib.Path(__file__).parent
   code = "from test_datasets import *\n" + textwrap.dedent(code)
-  path = os.pathsep.join([str(here.parent), str(here)])
+  path = os.pathsep.join(map(str, (ROOT, TESTS, TESTS / "data")))
   return subprocess.Popen(
     [sys.executable, "-c", code],
     env={**os.environ, "PYTHONPATH": path, **env},
@@ -440,8 +440,7 @@ set_.source("train")[0]
 data.prepare(test_datasets.config("phantom")).source("train")[0]
 print([m for m in ("tensorflow", "jax", "cv2") if m in sys.modules])
 """)
-  here = pathlib.Path(__file__).parent
-  path = os.pathsep.join([str(here.parent), str(here)])
+  path = os.pathsep.join(map(str, (ROOT, TESTS, TESTS / "data")))
   done = subprocess.run(
     [sys.executable, str(script)],
     env={**os.environ, "PYTHONPATH": path},

@@ -2,15 +2,15 @@
 
 import csv
 import json
-import pathlib
 
 import numpy as np
+from places import CONFIGS
 import pytest
 
 from jaxfake import errors, main
 from jaxfake.experiments import few_images
 
-CONFIG = pathlib.Path(__file__).parent.parent / "configs/few_images.py:tiny"
+CONFIG = CONFIGS / "few_images.py:tiny"
 
 
 def test_a_draw_is_balanced_and_of_different_patients():

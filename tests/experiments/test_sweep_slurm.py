@@ -2,16 +2,14 @@
 
 import csv
 import os
-import pathlib
 import shutil
 import signal
 import subprocess
 import sys
 import time
 
+from places import ROOT
 import pytest
-
-ROOT = pathlib.Path(__file__).parent.parent
 
 
 def answers() -> bool:

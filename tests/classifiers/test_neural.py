@@ -3,7 +3,6 @@
 import functools
 import json
 import os
-import pathlib
 import signal
 import subprocess
 import sys
@@ -12,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from places import CONFIGS
 import pytest
 
 from jaxfake import configuration, errors, main
@@ -19,7 +19,7 @@ from jaxfake.classifiers import classifier, neural, registry
 from jaxfake.data import pipeline
 from jaxfake.data.sources import Rows
 
-CONFIG = pathlib.Path(__file__).parent.parent / "configs/classifier.py:tiny"
+CONFIG = CONFIGS / "classifier.py:tiny"
 STEPS = 20
 
 

@@ -1,20 +1,20 @@
 """The GAN's learning: losses, augmentation, one golden step, sampling."""
 
 import functools
-import pathlib
 
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from places import CONFIGS
 import pytest
 
 from jaxfake import configuration
 from jaxfake.data import pipeline
 from jaxfake.generators import gan, losses
 
-CONFIG = pathlib.Path(__file__).parent.parent / "configs/dcgan.py:tiny"
+CONFIG = CONFIGS / "dcgan.py:tiny"
 
 
 def config(**changes):

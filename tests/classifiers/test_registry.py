@@ -2,16 +2,16 @@
 networks do so in test_neural.py."""
 
 import json
-import pathlib
 
 import numpy as np
+from places import CONFIGS
 import pytest
 
 from jaxfake import data, errors, main
 from jaxfake.classifiers import registry
 from jaxfake.data import pipeline
 
-CONFIG = pathlib.Path(__file__).parent.parent / "configs/classifier.py:tiny"
+CONFIG = CONFIGS / "classifier.py:tiny"
 SMALL = {  # Flags that make a program small.
   "svm": ("--config.classical.features=pixels,spectrum",),
   "random_forest": ("--config.classical.features=hog",),

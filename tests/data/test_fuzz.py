@@ -5,14 +5,14 @@ JAXFAKE_TESTS=whole.
 """
 
 import os
-import pathlib
 import subprocess
 import sys
 
+from places import TESTS
 import pytest
 
 COUNT = 10_000 if os.environ.get("JAXFAKE_TESTS") == "whole" else 1000
-READER = pathlib.Path(__file__).with_name("fuzz_reader.py")
+READER = TESTS / "fuzz_reader.py"
 
 
 def run(how, *folder):

@@ -1,12 +1,11 @@
 """Convolutions of fewer multiplications are the same maps, where they pay."""
 
-import pathlib
-
 import hypothesis
 from hypothesis import strategies as st
 import jax
 import jax.numpy as jnp
 import numpy as np
+from places import CONFIGS
 import pytest
 from test_conv import (
   ONES,
@@ -184,7 +183,7 @@ def test_operations_are_counted_as_a_network_is_defined():
 
 
 def test_cost_of_a_classifier_does_not_tell_how_it_was_convolved(monkeypatch):
-  file = pathlib.Path(__file__).parent.parent / "configs/classifier.py:tiny"
+  file = CONFIGS / "classifier.py:tiny"
   config, _ = configuration.parse(
     ["", f"--config={file}", "--config.model.name=vgg16"]
   )

@@ -14,13 +14,13 @@ import sys
 from in_processes import codes, start
 import jax
 import numpy as np
+from places import ROOT
 import pytest
 
 from jaxfake import data, errors, main
 from jaxfake.generators import gan
 from jaxfake.runtime import processes
 
-ROOT = pathlib.Path(__file__).parent.parent
 TINY = f"--config={ROOT}/configs/dcgan.py:tiny"
 # Runs main, but as the processes first agree on whether to stop, after a step,
 # the second one signals itself.

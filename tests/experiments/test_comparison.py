@@ -4,13 +4,14 @@ import csv
 import json
 import pathlib
 
+from places import CONFIGS
 import pytest
 
 from jaxfake import configuration, errors, main
 from jaxfake.experiments import comparison
 from jaxfake.training import loop
 
-CONFIG = pathlib.Path(__file__).parent.parent / "configs/comparison.py"
+CONFIG = CONFIGS / "comparison.py"
 
 
 def config(variant, *flags):

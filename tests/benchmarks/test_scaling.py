@@ -3,18 +3,17 @@
 import concurrent.futures
 import multiprocessing
 import os
-import pathlib
 import re
 import subprocess
 import sys
 import types
 
+from places import ROOT
 import pytest
 
 from jaxfake.benchmarks import scaling
 from jaxfake.benchmarks.collectives import Collective
 
-ROOT = pathlib.Path(__file__).parent.parent
 DCGAN = f"{ROOT}/configs/dcgan.py:tiny"
 CHIPS = (2, 4, 8)
 

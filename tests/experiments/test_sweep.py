@@ -10,13 +10,13 @@ import subprocess
 import sys
 import threading
 
+from places import ROOT
 import pytest
 
 from jaxfake import configuration, errors
 from jaxfake.experiments.sweep import local, plan, report, slurm
 from jaxfake.runtime import disk
 
-ROOT = pathlib.Path(__file__).parent.parent
 DCGAN = f"--config={ROOT}/configs/dcgan.py:tiny"
 
 

@@ -1,0 +1,7 @@
+"""Where things are that tests need beside the package."""
+
+import pathlib
+
+TESTS = pathlib.Path(__file__).parent
+ROOT = TESTS.parent
+CONFIGS = ROOT / "configs"
