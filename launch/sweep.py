@@ -18,7 +18,8 @@ import shlex
 import sys
 
 from jaxfake import configuration, errors
-from jaxfake.experiments.sweep import local, plan, report, slurm
+from jaxfake.experiments import jobs
+from jaxfake.experiments.sweep import plan, report, slurm
 from jaxfake.runtime import disk, progress
 
 
@@ -62,11 +63,11 @@ def launch(args, rest: list[str]) -> int:
     for run in runs:
       text = shlex.join(run.command("python"))
       print(text if run in left else f"# {states[run]}: {text}")
-    print(f"# {local.summary(states)}. --jobs N or --slurm runs them")
+    print(f"# {jobs.summary(states)}. --jobs N or --slurm runs them")
     return 0
   lock = disk.Lock(root, "--workdir")
   try:
-    place = local.Here(left, args.jobs)
+    place = jobs.Here(left, args.jobs)
     if args.slurm:
       parameters = {
         "partition": args.partition,
@@ -77,12 +78,12 @@ def launch(args, rest: list[str]) -> int:
       }
       place = slurm.Slurm(left, root, parameters)
     progress.say(f"sweep: {root}")
-    code = local.watch(place, runs)
+    code = jobs.watch(place, runs)
     command = shlex.join(["launch/sweep.py", *sys.argv[1:]])
     progress.say(report.write(root, command, settings, args.metric))
   finally:
     lock.close()
-  if failures := local.failures(runs):
+  if failures := jobs.failures(runs):
     progress.say("\n".join([*failures, "--retry runs them again"]))
   if any(run.state() in ("stopped", "waiting") for run in runs):
     progress.say("the same command goes on")

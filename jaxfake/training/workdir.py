@@ -76,7 +76,9 @@ def finished(
   if not (path / "result.json").exists():
     return None
   result = disk.read_json(path / "result.json")
-  before = result.get("config") or disk.read_json(path / "config.json")
+  before = result.get("config")
+  if before is None:  # Of an experiment, whose result is figures alone.
+    before = disk.read_json(path / "config.json")
   require_same(path, "config", before, config, free)
   same = before.get("total_steps") == config.get("total_steps")
   return result if same else None

@@ -14,7 +14,8 @@ from places import ROOT
 import pytest
 
 from jaxfake import configuration, errors
-from jaxfake.experiments.sweep import local, plan, report, slurm
+from jaxfake.experiments import jobs
+from jaxfake.experiments.sweep import plan, report, slurm
 from jaxfake.runtime import disk
 
 DCGAN = f"--config={ROOT}/configs/dcgan.py:tiny"
@@ -123,7 +124,7 @@ def test_every_ablation_that_ships_passes_its_checks(name):
       {"gan": gan, "classifier": classifier}[config.task].check(config)
 
 
-class Script(plan.Run):
+class Script(jobs.Run):
   """A run that is a few lines of Python instead."""
 
   def command(self, python=sys.executable):
@@ -151,12 +152,12 @@ time.sleep(30)
 
 @pytest.fixture(autouse=True)
 def quick_polls(monkeypatch):
-  monkeypatch.setattr(local, "POLL", 0.05)
+  monkeypatch.setattr(jobs, "POLL", 0.05)
 
 
 def test_no_more_run_at_once_than_asked(tmp_path):
   runs = [script(tmp_path, str(i), SLOW) for i in range(5)]
-  place = local.Here(runs, 2)
+  place = jobs.Here(runs, 2)
   most = 0
   while place.active:
     place.tick()
@@ -173,18 +174,18 @@ def test_one_fails_the_rest_go_on_and_it_is_retried_on_request(
 ):
   text = "for i in range(9): print('line', i)\nraise SystemExit(3)"
   runs = [script(tmp_path, "bad", text), script(tmp_path, "good", FINISH)]
-  assert local.watch(local.Here(runs, 1), runs) == 1
+  assert jobs.watch(jobs.Here(runs, 1), runs) == 1
   assert [run.state() for run in runs] == ["failed", "finished"]
-  (told,) = local.failures(runs)
-  assert "bad failed with exit code 3" in told
-  assert told.splitlines()[1:] == [f"    line {i}" for i in range(4, 9)]
+  (text,) = jobs.failures(runs)
+  assert "bad failed with exit code 3" in text
+  assert text.splitlines()[1:] == [f"    line {i}" for i in range(4, 9)]
   out = capsys.readouterr().out.splitlines()
   assert out[0].startswith("2 runs: 1 running, 1 waiting")
   assert "bad  failed  line 8" in out and "good  finished" in out
   # Mended, and run again.
   runs[0] = script(tmp_path, "bad", FINISH)
-  assert local.watch(local.Here(runs[:1], 1), runs) == 0
-  assert local.failures(runs) == []
+  assert jobs.watch(jobs.Here(runs[:1], 1), runs) == 0
+  assert jobs.failures(runs) == []
 
 
 @pytest.mark.parametrize(
@@ -193,7 +194,7 @@ def test_one_fails_the_rest_go_on_and_it_is_retried_on_request(
 def test_stopped_runs_save_and_can_go_on(tmp_path, number, code, capsys):
   text = WAITS.replace("SIGINT", signal.Signals(number).name)
   runs = [script(tmp_path, str(i), text) for i in range(3)]
-  place = local.Here(runs, 2)
+  place = jobs.Here(runs, 2)
 
   def when_both_are_on():
     while sum("on" in x.last_lines(1) for x in runs) < 2:
@@ -205,7 +206,7 @@ def test_stopped_runs_save_and_can_go_on(tmp_path, number, code, capsys):
   thread = threading.Thread(target=when_both_are_on)
   thread.start()
   try:
-    assert local.watch(place, runs) == code
+    assert jobs.watch(place, runs) == code
   finally:
     done.set()
     thread.join()
@@ -246,7 +247,7 @@ def test_a_slurm_job_that_is_warned_saves_and_asks_to_come_back(tmp_path):
 
 def test_a_result_of_fewer_steps_or_of_other_fields_is_not_this_runs(tmp_path):
   def run(**config):
-    return plan.Run("x", 0, (), config, tmp_path)
+    return jobs.Run("x", 0, (), config, tmp_path)
 
   result = {"config": {"total_steps": 5, "lr": 1}}
   disk.write_json(tmp_path / "result.json", result)

@@ -5,62 +5,16 @@ change the same fields are one ablation, named by them. {} is the configuration
 itself, and stands beside each of the others.
 """
 
-import dataclasses
 import hashlib
-import pathlib
 import re
 import runpy
-import signal
-import sys
 from typing import NamedTuple
 
 from jaxfake import configuration, contracts, errors, named
+from jaxfake.experiments.jobs import Run
 from jaxfake.runtime import disk
-from jaxfake.training import workdir
 
 LONGEST = 80  # Letters of a folder's name.
-# Exit codes of a run that can go on: it has saved, or was told to end before.
-STOPPED = (
-  errors.PREEMPTED,
-  errors.INTERRUPTED,
-  -signal.SIGTERM,
-  -signal.SIGINT,
-)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Run:
-  """One run: its command's arguments, whole configuration and folder."""
-
-  name: str
-  seed: int
-  arguments: tuple[str, ...]
-  config: dict
-  path: pathlib.Path
-
-  def command(self, python: str = sys.executable) -> list[str]:
-    return [python, "-m", "jaxfake.main", *self.arguments]
-
-  def result(self) -> dict | None:
-    """Its result, where it is finished. Raises ConfigError where what was run
-    in its folder is something else."""
-    return workdir.finished(self.path, self.config)
-
-  def state(self) -> str:
-    """finished, failed, stopped (it can go on), or waiting."""
-    if self.result():
-      return "finished"
-    if not (self.path / disk.EXIT_CODE).exists():
-      return "waiting"
-    code = int((self.path / disk.EXIT_CODE).read_text())
-    return "stopped" if code in STOPPED else "failed"
-
-  def last_lines(self, count: int) -> list[str]:
-    """The end of its log; nothing where there is none."""
-    if not (self.path / disk.LOG).exists():
-      return []
-    text = (self.path / disk.LOG).read_text(errors="replace")
-    return [x for x in text.splitlines() if x.strip()][-count:]
 
 
 class Setting(NamedTuple):

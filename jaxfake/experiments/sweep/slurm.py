@@ -14,8 +14,8 @@ import subprocess
 import time
 
 from jaxfake import errors
-from jaxfake.experiments.sweep import local
-from jaxfake.experiments.sweep.plan import Run
+from jaxfake.experiments import jobs
+from jaxfake.experiments.jobs import Run
 from jaxfake.runtime import disk
 
 POLL = 5.0  # Seconds between questions to Slurm.
@@ -34,10 +34,10 @@ class Job:
   def __call__(self) -> int:
     # Slurm's warning goes to all processes; the run is not to die of it.
     mine = signal.signal(signal.SIGUSR2, signal.SIG_IGN)
-    self._process = local.start(self._run)
+    self._process = jobs.start(self._run)
     signal.signal(signal.SIGUSR2, mine)
     code = self._process.wait()
-    local.ended(self._run, code)
+    jobs.ended(self._run, code)
     return code
 
   def checkpoint(self):
@@ -47,7 +47,7 @@ class Job:
     # Not Popen.wait: this interrupts __call__, which holds its lock.
     with contextlib.suppress(ChildProcessError):
       os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
-    local.ended(self._run, local.PREEMPTED)
+    jobs.ended(self._run, jobs.PREEMPTED)
     return submitit.helpers.DelayedSubmission(Job(self._run))
 
 
@@ -90,15 +90,15 @@ class Slurm:
     run.path.mkdir(parents=True, exist_ok=True)
     with open(run.path / disk.LOG, "a") as log:
       log.write(f"job {job} left Slurm's queue without an exit code\n")
-    local.ended(run, 1)
+    jobs.ended(run, 1)
     del self.active[run]
 
   def stop(self, number: int) -> str:
-    jobs = {self._jobs[run].partition("_")[0] for run in self.active}
+    arrays = {self._jobs[run].partition("_")[0] for run in self.active}
     self.active = {}
     return (
       "the jobs stay in Slurm's queue: the same command watches them;"
-      f" scancel {' '.join(sorted(jobs))} lets them save and ends them"
+      f" scancel {' '.join(sorted(arrays))} lets them save and ends them"
     )
 
 
@@ -117,11 +117,11 @@ def submit(runs: list[Run], folder: pathlib.Path, parameters) -> dict[Run, str]:
   try:
     executor = submitit.SlurmExecutor(folder, max_num_timeout=TIMES_REQUEUED)
     executor.update_parameters(job_name="jaxfake", **parameters)
-    jobs = executor.submit_array([Job(run) for run in runs])
+    submitted = executor.submit_array([Job(run) for run in runs])
   except (RuntimeError, submitit.core.utils.FailedJobError) as error:
     said = " ".join(str(error).split())
     raise errors.ConfigError(f"--slurm: {said}") from error
-  return {run: job.job_id for run, job in zip(runs, jobs, strict=True)}
+  return {run: job.job_id for run, job in zip(runs, submitted, strict=True)}
 
 
 def queue() -> dict[str, str]:
