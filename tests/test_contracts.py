@@ -91,7 +91,10 @@ def test_they_take_part_in_a_study(tmp_path):
 @pytest.mark.parametrize(
   ("flag", "named"),
   [
-    ("--config.task=gam", "task is 'gam': expected one of gan, classifier"),
+    (
+      "--config.task=gam",
+      "task is 'gam': expected one of gan, wgan_gp, classifier",
+    ),
     ("--config.task=no.such", "task is 'no.such': there is no such module"),
     ("--config.task=toys.stripes", "does not define CONFIG, check, load"),
     ("--config.data.name=xray", "data.name is 'xray': expected one of chest"),
@@ -119,7 +122,7 @@ def test_listing_and_finding_import_nothing():
     [sys.executable, "-c", code], check=True, capture_output=True, text=True
   )
   assert out.stdout.split() == [
-    *("gan", "classifier", "forensic"),
+    *("gan", "wgan_gp", "classifier", "forensic"),
     *("comparison", "few_images", "protocol", "ship", "study", "traces"),
     *("chest_xray", "generated", "many_sources", "phantom", "real_or_fake"),
   ]
@@ -177,5 +180,5 @@ def test_generators_have_what_their_contract_says(trained):
 
   config = configuration.parse(["", "--config=configs/dcgan.py:tiny"])[0]
   state = jax.jit(gan.initial(config, ()))(jax.random.key(0))
-  for made in average.load(trained), gan.Generator(config, (), state):
+  for made in average.load(trained), gan.generator(config, (), state):
     assert named.members(contracts.Generator) <= {*dir(made)}

@@ -121,7 +121,7 @@ def random_variables(c, num_classes: int):
 def sampling(case: Case, _) -> Callable[[int], int]:
   c = config(case)
   init = jax.jit(gan.initial(c, ()))
-  generator = gan.Generator(c, (), init(jax.random.key(c.seed)))
+  generator = gan.generator(c, (), init(jax.random.key(c.seed)))
   endless = np.broadcast_to(np.int32(0), 2**31)  # Takes no memory.
   starts = itertools.count(0, c.batch_size)
   drawn = registry.images(generator, 0, endless, starts, c.batch_size)

@@ -9,19 +9,18 @@ from typing import Any, NamedTuple
 from flax import struct
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from jaxfake import contracts, errors, named
-from jaxfake.evaluation import distances
-from jaxfake.generators import losses, measure
+from jaxfake.generators import common, losses
 from jaxfake.nn import layers
-from jaxfake.runtime import devices, disk, xla
-from jaxfake.training import augment, checkpoint, loop, workdir
+from jaxfake.runtime import devices, xla
+from jaxfake.training import augment, loop
 from jaxfake.training.task import Task
 
 CONFIG = "dcgan.py"
 SHOWN = ("frechet_random_filters", "kernel_random_filters")
+summary = common.summary
 
 
 @jax.tree_util.register_pytree_with_keys_class
@@ -62,24 +61,18 @@ class State(struct.PyTreeNode):
 
 def check(config) -> None:
   """Raises ConfigError for values no run could use."""
+  check_networks(config)
+  errors.check_choice("loss", config.loss, losses.LOSSES)
+
+
+def check_networks(config) -> None:
+  """Raises ConfigError for values of the fields that all GANs have."""
   adversaries = model(config)
   errors.check_choice("data.size", config.data.size, adversaries.SIZES)
   adversaries.check(config.model)
-  errors.check_choice("model.channels", config.model.channels, (1, 3))
-  errors.check_choice("loss", config.loss, losses.LOSSES)
-  errors.check_choice("dtype", config.dtype, layers.DTYPES)
+  common.require_at_least(config, "model.latents", 1)
+  common.check(config)
   augment.names(config.augment)
-  for group, name, least in (("model", "latents", 1), ("eval", "images", 2)):
-    if config[group][name] < least:
-      raise errors.ConfigError(
-        f"{group}.{name} is {config[group][name]}: expected at least {least}"
-      )
-  decays = {"ema": config.ema, "opt.b1": config.opt.b1, "opt.b2": config.opt.b2}
-  for field, value in decays.items():
-    if not 0 <= value < 1:
-      raise errors.ConfigError(f"{field} is {value}: expected 0 to below 1")
-  if not config.opt.lr > 0:
-    raise errors.ConfigError(f"opt.lr is {config.opt.lr}: expected above 0")
 
 
 def model(config):
@@ -95,26 +88,14 @@ def networks(config, classes):
   )
 
 
-def latents(seed: int | jax.Array, index: jax.Array, size: int) -> jax.Array:
-  """Latent vectors (n, size), each a function of (seed, index) alone."""
-  key = jax.random.key(seed)
-  draw = lambda i: jax.random.normal(jax.random.fold_in(key, i), (size,))
-  return jax.vmap(draw)(index)
-
-
-def to_uint8(x: jax.Array) -> jax.Array:
-  """[-1, 1] to 0..255, rounded."""
-  return jnp.clip(jnp.round((x + 1) * 127.5), 0, 255).astype(jnp.uint8)
-
-
 def sampler(config, classes):
   """`sample(variables, seed, index, label)` -> uint8 (n, s, s, c), to be
   compiled by the caller."""
   generator, _ = networks(config, classes)
 
   def sample(variables, seed, index, label):
-    z = latents(seed, index, config.model.latents)
-    return to_uint8(generator.apply(variables, z, label, train=False))
+    z = common.latents(seed, index, config.model.latents)
+    return common.to_uint8(generator.apply(variables, z, label, train=False))
 
   return sample
 
@@ -136,14 +117,28 @@ def trained(net, variables, *inputs):
   return net.apply(variables, *inputs, train=True, mutable=mutable)
 
 
-def optimiser(config) -> optax.GradientTransformation:
-  return optax.adam(config.opt.lr, b1=config.opt.b1, b2=config.opt.b2)
+def updated(adam, network: Network, gradient, changed: dict) -> Network:
+  """A network after Adam's step, its other collections changed."""
+  updates, opt = adam.update(gradient, network.opt, network.params)
+  params = optax.apply_updates(network.params, updates)
+  return Network(network.variables | changed | {"params": params}, opt)
+
+
+def judging(discriminator, names: Sequence[str], label) -> Callable:
+  """`judge(variables) -> Judge` of images of these labels, which it sees
+  augmented."""
+
+  def logits(variables, x, key):
+    x = augment.augment(names, key, x)
+    return trained(discriminator, variables, x, label)
+
+  return functools.partial(Judge, logits)
 
 
 def initial(config, classes) -> Callable:
   """`init(key) -> State`."""
   generator, discriminator = networks(config, classes)
-  adam = optimiser(config)
+  adam = common.optimiser(config)
 
   def init(key) -> State:
     kg, kd = jax.random.split(key)
@@ -166,21 +161,9 @@ def stepper(config, classes) -> Callable:
   the generator's through the new discriminator."""
   generator, discriminator = networks(config, classes)
   loss = losses.LOSSES[config.loss]
-  adam = optimiser(config)
+  adam = common.optimiser(config)
   names = augment.names(config.augment)
   _, by_batch, _ = devices.mesh_and_shardings()
-
-  def update(network: Network, gradient, changed: dict) -> Network:
-    updates, opt = adam.update(gradient, network.opt, network.params)
-    params = optax.apply_updates(network.params, updates)
-    return Network(network.variables | changed | {"params": params}, opt)
-
-  def judge_of(label) -> Callable:
-    def logits(variables, x, key):
-      x = augment.augment(names, key, x)
-      return trained(discriminator, variables, x, label)
-
-    return functools.partial(Judge, logits)
 
   def judge_step(d: Network, judge: Callable, real, fake, keys):
     """The discriminator after its update, and what was seen."""
@@ -197,18 +180,17 @@ def stepper(config, classes) -> Callable:
 
     gradient, (after, seen) = jax.grad(d_loss, has_aux=True)(d.params)
     seen["d_gradient"] = optax.tree.norm(gradient)
-    return update(d, gradient, after), seen
+    return updated(adam, d, gradient, after), seen
 
   def step(state: State, batch):
     key = jax.random.fold_in(jax.random.key(config.seed), state.step)
     k_z, k_real, k_fake, k_judge = jax.random.split(key, 4)
-    real = batch["image"].astype(jnp.float32) / 127.5 - 1
-    real = jnp.repeat(real, config.model.channels, -1)
+    real = common.to_float(config, batch["image"])
     label = batch["label"]  # The fakes' too: the same class mix.
     z = jax.random.normal(k_z, (len(label), config.model.latents))
     # XLA by itself has every device make the fakes of the whole batch.
     z = jax.lax.with_sharding_constraint(z, by_batch)
-    g, judge = state.generator, judge_of(label)
+    g, judge = state.generator, judging(discriminator, names, label)
 
     def generate(params):
       return trained(generator, g.variables | {"params": params}, z, label)
@@ -223,20 +205,11 @@ def stepper(config, classes) -> Callable:
     (gradient,) = pull_back(gradient)
     # Norms, so that a NaN is seen in the step whose update it would spoil.
     seen["g_gradient"] = optax.tree.norm(gradient)
-    g = update(g, gradient, changed)
-    ema = averaged(config.ema, state.step, state.ema, g.variables)
+    g = updated(adam, g, gradient, changed)
+    ema = common.averaged(config.ema, state.step, state.ema, g.variables)
     return State(state.step + 1, g, d, ema), seen
 
   return step
-
-
-def averaged(most: float, step: jax.Array, average, new):
-  """The moving average, which forgets its first, random steps: its decay grows
-  to `most`."""
-  t = step.astype(jnp.float32)
-  decay = jnp.minimum(most, (1 + t) / (10 + t))
-  mix = lambda old, new: decay * old + (1 - decay) * new
-  return jax.tree.map(mix, average, new)
 
 
 def make(config, dataset) -> Task:
@@ -244,81 +217,42 @@ def make(config, dataset) -> Task:
 
   `dataset` are pipeline.Splits.
   """
-  if config.model.conditional and not dataset.classes:
-    raise errors.ConfigError(
-      "model.conditional is True, but not every image of the data has a class"
-    )
+  return task(config, dataset, stepper(config, dataset.classes))
+
+
+def task(config, dataset, step: Callable) -> Task:
+  """A GAN's task, whose step is given."""
+  common.require_classes(config, dataset)
   sample = sampler(config, dataset.classes)
 
   @xla.jit
   def draw(variables, batch):
     x = sample(variables, config.seed, batch["index"], batch["label"])
-    gray = x.astype(jnp.float32).mean(-1, keepdims=True)
-    return jnp.round(gray).astype(jnp.uint8)
+    return common.to_gray(x)
 
-  measures = measure.Measures(
-    dataset,
-    config.eval.images,
-    dataset.classes if config.model.conditional else (),
-    lambda state: functools.partial(draw, state.ema),
-  )
+  measures = common.measures(config, dataset, draw)
   return Task(
     initial(config, dataset.classes),
-    stepper(config, dataset.classes),
+    step,
     measures.evaluate,
     measures.preview,
   )
 
 
 def restored(path: pathlib.Path, step: int | None = None):
-  """A run's config, classes and state, from its folder alone; the last one that
-  is whole, where no step is given.
-
-  Raises ConfigError where the folder holds no run, or not that checkpoint.
-  """
-  config = workdir.read_config(path)
-  if "dtype" not in config:  # Older runs do not say it.
-    config.dtype = "float32"
-  classes = tuple(disk.read_json(path / "dataset.json")["classes"])
-  saved = checkpoint.Checkpoints(path / "checkpoints", read_only=True)
-  with saved as checkpoints:
-    steps = checkpoints.steps()
-    if not steps or step not in (None, *steps):
-      raise errors.ConfigError(
-        f"{path} has no checkpoint{'' if step is None else f' of step {step}'}:"
-        f" expected one of {steps or 'a run that has saved one'}"
-      )
-    like = loop.abstract_state(initial(config, classes))
-    if step is None:
-      remedy = "put a copy back, or train again"
-      _, state = checkpoints.restore_last(like, remedy)
-    else:
-      state = checkpoints.restore(step, like)
-  return config, classes, state
+  """A run's config, classes and state: common.restored."""
+  return common.restored(path, initial, step)
 
 
-class Generator:
-  """A trained generator: contracts.Generator."""
-
-  def __init__(self, config, classes: Sequence[str], state: State):
-    _, self._by_batch, everywhere = devices.mesh_and_shardings(
-      jax.local_devices()
-    )
-    ema = jax.tree.map(np.asarray, state.ema)
-    self._ema = jax.device_put(ema, everywhere)
-    self._draw = xla.jit(sampler(config, classes))
-    self.name, self.size = config.model.name, config.data.size
-    self.classes, self.conditional = tuple(classes), config.model.conditional
-    self.step, self.sha256 = int(state.step), checkpoint.sha256(state)
-
-  def sample(self, seed: int, index: np.ndarray, label: np.ndarray):
-    index, label = jax.device_put((index, label), self._by_batch)
-    return self._draw(self._ema, np.uint32(seed), index, label)
+def generator(config, classes: Sequence[str], state: State) -> common.Generator:
+  """What samples from a state."""
+  draw = xla.jit(sampler(config, classes))
+  return common.Generator(draw, config.model.name, config, classes, state)
 
 
-def load(path: pathlib.Path, step: int | None = None) -> Generator:
+def load(path: pathlib.Path, step: int | None = None) -> common.Generator:
   """The generator of a run's folder. Raises ConfigError: see `restored`."""
-  return Generator(*restored(path, step))
+  return generator(*restored(path, step))
 
 
 def describe(config) -> dict[str, Any]:
@@ -335,26 +269,3 @@ def prepare(config, splits, run) -> Callable[[], int]:
   """What trains the GAN and returns an exit code, ready to be called."""
   task = make(config, splits)
   return lambda: loop.train(config, task, splits.train, run)
-
-
-def summary(path: pathlib.Path, result: dict) -> str:
-  """What a finished run reached, where everything is, what to do next."""
-  last = sorted((path / "pictures").glob("preview-*.png"))[-1]
-  figures = "\n".join(
-    f"  {name.removeprefix('eval/'):36} {value:.4g}"
-    for name, value in result["metrics"].items()
-    if name != "step"
-  )
-  few = ""
-  if (n := result["metrics"]["eval/images"]) < distances.FEATURES:
-    few = (
-      f"  ({n:.0f} images each, fewer than the {distances.FEATURES} features:"
-      " take these distances as a sign of life, no more)\n"
-    )
-  return (
-    f"Finished {result['step']} steps.\n{figures}\n{few}"
-    f"  picture   {last}\n"
-    f"  figures   {path}/result.json, {path}/metrics.jsonl\n"
-    "Next: python -m jaxfake.sample"
-    f" --workdir {path} --count 100 --out samples"
-  )

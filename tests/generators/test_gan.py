@@ -12,7 +12,7 @@ import pytest
 
 from jaxfake import configuration
 from jaxfake.data import pipeline
-from jaxfake.generators import gan, losses
+from jaxfake.generators import common, gan, losses
 
 CONFIG = CONFIGS / "dcgan.py:tiny"
 
@@ -217,10 +217,10 @@ def test_augmentation_and_three_channels():
 
 
 def test_latents_depend_on_seed_and_index_alone():
-  a = gan.latents(7, jnp.arange(10), 5)
-  b = gan.latents(7, jnp.array([9, 3]), 5)
+  a = common.latents(7, jnp.arange(10), 5)
+  b = common.latents(7, jnp.array([9, 3]), 5)
   np.testing.assert_array_equal(a[jnp.array([9, 3])], b)
-  assert (gan.latents(8, jnp.arange(10), 5) != a).all()
+  assert (common.latents(8, jnp.arange(10), 5) != a).all()
 
 
 def penalised(weight):

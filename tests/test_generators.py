@@ -1,0 +1,209 @@
+"""What families that learn step by step must do, each by its `:tiny` run."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image
+import pytest
+
+from jaxfake import configuration, errors, main, sample
+from jaxfake.experiments.sweep import plan
+from jaxfake.training import loop
+
+ROOT = pathlib.Path(__file__).parent.parent
+FAMILIES = ("wgan_gp",)
+# Runs main, but dies at step 3; or measures nothing, and samples of another.
+KILLED = """
+import os, signal, sys
+from jaxfake import main
+from jaxfake.training import loop
+add = loop.Window.add
+def patched(self, steps, metrics):
+  if 3 in steps:
+    os.kill(os.getpid(), signal.SIGKILL)
+  add(self, steps, metrics)
+loop.Window.add = patched
+sys.exit(main.main(sys.argv))
+"""
+BOTH = """
+import sys
+import numpy as np
+from jaxfake import main, sample
+from jaxfake.generators import measure
+measure.Measures.evaluate = lambda *_: {"images": 8.0}
+measure.Measures.preview = lambda *_: {"preview": np.zeros((8, 8), np.uint8)}
+trained, out, *flags = sys.argv[1:]
+code = main.main(["", *flags])
+argv = f"--workdir={trained} --out={out} --count=6 --batch=4".split()
+sys.exit(code or sample.main(argv))
+"""
+
+
+def flags(family, path, *more):
+  config = f"--config={ROOT}/configs/{family}.py:tiny"
+  told = "--config.model.conditional=True"
+  return [config, told, f"--workdir={path}", *more]
+
+
+def apart(code, *argv, **env):
+  return subprocess.run(
+    [sys.executable, "-c", code, *map(str, argv)],
+    capture_output=True,
+    text=True,
+    env=os.environ | env,
+    timeout=300,
+  )
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def family(request):
+  return request.param
+
+
+@pytest.fixture(scope="module")
+def run(family, tmp_path_factory):
+  """The folder of a run that nothing happened to."""
+  path = tmp_path_factory.mktemp(family) / "run"
+  assert main.main(["", *flags(family, path)]) == 0
+  return path
+
+
+@pytest.fixture(scope="module")
+def fakes(run, tmp_path_factory):
+  out = tmp_path_factory.mktemp("fakes") / "out"
+  argv = f"--workdir={run} --out={out} --count=6 --batch=4".split()
+  assert sample.main(argv) == 0
+  return out
+
+
+def result(path):
+  return json.loads((path / "result.json").read_text())
+
+
+def metrics(path):
+  lines = (path / "metrics.jsonl").read_text().splitlines()
+  return [json.loads(x) for x in lines]
+
+
+def pixels(out):
+  lines = (out / "manifest.jsonl").read_text().splitlines()
+  rows = [json.loads(x) for x in lines]
+  return np.stack([np.asarray(Image.open(out / x["file"])) for x in rows])
+
+
+def test_it_is_measured_and_shown(run):
+  found = result(run)
+  assert found["step"] == 6
+  for name in ("frechet_random_filters", "kernel_random_filters"):
+    assert np.isfinite(found["metrics"][f"eval/{name}"])
+    assert np.isfinite(found["metrics"][f"eval/{name}_held_out"])
+  lines = metrics(run)
+  assert [x["step"] for x in lines if "images_per_s" in x] == [2, 4, 6]
+  assert [x["step"] for x in lines if "images_per_s" not in x] == [3, 6]
+  for picture in ("preview", "neighbours", "spectrum"):
+    assert len(list((run / "pictures").glob(f"{picture}-*.png"))) == 2
+
+
+def test_kill_9_ends_bit_equal(family, run, tmp_path):
+  path = tmp_path / "run"
+  done = apart(KILLED, *flags(family, path))
+  assert done.returncode == -signal.SIGKILL, done.stderr
+  assert main.main(["", *flags(family, path)]) == 0
+  assert result(path)["state_sha256"] == result(run)["state_sha256"]
+
+
+def test_four_devices_agree(family, run, fakes, tmp_path):
+  path, out = tmp_path / "run", tmp_path / "out"
+  two = flags(family, path, "--config.total_steps=2")
+  done = apart(BOTH, run, out, *two, JAX_NUM_CPU_DEVICES="4")
+  assert done.returncode == 0, done.stderr
+  assert "4 device(s)" in done.stdout
+  one, four = metrics(run)[0], metrics(path)[0]
+  assert one.keys() == four.keys()
+  for name in one.keys() - {"images_per_s", "seconds"}:
+    near = 0.1 if name.endswith("gradient") else 1e-2
+    assert four[name] == pytest.approx(one[name], rel=near, abs=1e-3), name
+  apart_by = np.abs(pixels(out).astype(int) - pixels(fakes))
+  assert apart_by.max() <= 1
+
+
+def test_an_image_depends_on_seed_index_and_class_alone(run, fakes, tmp_path):
+  def made(name, *more):
+    out = tmp_path / name
+    argv = f"--workdir={run} --out={out} --batch=4".split()
+    assert sample.main([*argv, *more]) == 0
+    return pixels(out)
+
+  few = made("few", "--count=3")
+  np.testing.assert_array_equal(few, pixels(fakes)[:3])
+  of_one = made("one", "--count=2", "--class=NORMAL")
+  np.testing.assert_array_equal(of_one[0], few[0])
+  assert (of_one[1] != few[1]).any()  # Of class PNEUMONIA in the other.
+  assert (made("seed", "--count=1", "--seed=1")[0] != few[0]).any()
+
+
+def test_a_nan_stops_the_run_and_names_the_term(
+  family, tmp_path, monkeypatch, capsys
+):
+  begin = loop.begin
+
+  def spoilt(*arguments):
+    nan = lambda x: x * jnp.nan if jnp.issubdtype(x.dtype, jnp.floating) else x
+    return jax.tree.map(nan, begin(*arguments))
+
+  monkeypatch.setattr(loop, "begin", spoilt)
+  path = tmp_path / "run"
+  assert main.main(["", *flags(family, path)]) == 1
+  assert "diverged at step 1: " in (said := capsys.readouterr().err)
+  assert "loss" in said and "= nan" in said
+  assert not (path / "result.json").exists()
+
+
+def test_it_is_swept(family, tmp_path):
+  config = f"--config={ROOT}/configs/{family}.py:tiny"
+  settings = plan.plan(configuration.parse, [config], tmp_path, "", 1)
+  assert len({x.ablation for x in settings}) > 2
+  kind = configuration.family(configuration.parse(["", config])[0])
+  for run in plan.unique(settings):
+    kind.check(configuration.parse(["", *run.arguments])[0])
+    assert kind.describe(configuration.parse(["", *run.arguments])[0])
+
+
+BAD = {
+  "wgan_gp": [
+    ("data.size=48", "data.size is 48"),
+    ("model.norm=batch", "model.norm is 'batch'"),
+    ("model.latents=0", "model.latents is 0"),
+    ("model.width=0", "model.width is 0"),
+    ("model.channels=2", "model.channels is 2"),
+    ("critic_steps=0", "critic_steps is 0"),
+    ("critic_steps=3", r"batch_size is 8: expected .* critic_steps \(3\)"),
+    ("penalty=0", "penalty is 0"),
+    ("penalty=nan", "penalty is nan"),
+    ("eval.images=1", "eval.images is 1"),
+    ("opt.lr=0", "opt.lr is 0"),
+    ("opt.b1=1.5", "opt.b1 is 1.5"),
+    ("ema=1.5", "ema is 1.5"),
+    ("dtype=float8", "dtype is 'float8'"),
+    ("augment=blur", "augment is 'blur'"),
+    ("only_class=NORMAL", "only_class is 'NORMAL' and model.conditional"),
+  ],
+}
+
+
+@pytest.mark.parametrize(
+  ("name", "change", "named"),
+  [(name, *case) for name, cases in BAD.items() for case in cases],
+)
+def test_a_bad_value_is_named(name, change, named):
+  argv = flags(name, "unused", f"--config.{change}")
+  config, _ = configuration.parse(["", *argv])
+  with pytest.raises(errors.ConfigError, match=named):
+    configuration.family(config).check(config)
