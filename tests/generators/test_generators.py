@@ -2,7 +2,6 @@
 
 import json
 import os
-import pathlib
 import signal
 import subprocess
 import sys
@@ -11,13 +10,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from PIL import Image
+from places import ROOT
 import pytest
 
 from jaxfake import configuration, errors, main, sample
 from jaxfake.experiments.sweep import plan
 from jaxfake.training import loop
 
-ROOT = pathlib.Path(__file__).parent.parent
 FAMILIES = ("wgan_gp",)
 # Runs main, but dies at step 3; or measures nothing, and samples of another.
 KILLED = """

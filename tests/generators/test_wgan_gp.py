@@ -1,11 +1,10 @@
 """The WGAN-GP's own: its penalty, its critic, its step."""
 
-import pathlib
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from places import CONFIGS
 import pytest
 
 from jaxfake import configuration, errors
@@ -13,7 +12,7 @@ from jaxfake.data import pipeline, sources
 from jaxfake.generators import common, gan, losses, wgan_gp
 from jaxfake.models import wgan
 
-CONFIG = pathlib.Path(__file__).parent.parent / "configs/wgan_gp.py:tiny"
+CONFIG = CONFIGS / "wgan_gp.py:tiny"
 
 
 def config(**changes):
