@@ -1,0 +1,1 @@
+"""Radiographs with a region altered: lesions put in and taken out."""
