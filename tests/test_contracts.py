@@ -122,6 +122,7 @@ def test_listing_and_finding_import_nothing():
     *("gan", "classifier", "forensic"),
     *("comparison", "few_images", "protocol", "ship", "study", "traces"),
     *("chest_xray", "generated", "many_sources", "phantom", "real_or_fake"),
+    "tampered",
   ]
 
 

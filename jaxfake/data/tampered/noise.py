@@ -51,7 +51,12 @@ def fit(picture: np.ndarray) -> Level:
   In each bin of gray levels the median of local variances: neither edges, as
   long as they cover less than half, nor an altered region move it.
   """
-  gray, variance = (x[::2, ::2].ravel() for x in local(picture))
+  return level(*local(picture))
+
+
+def level(gray: np.ndarray, variance: np.ndarray) -> Level:
+  """The same of what `local` found."""
+  gray, variance = (x[::2, ::2].ravel() for x in (gray, variance))
   order = np.argsort(gray, kind="stable")
   parts = np.array_split(order, BINS)
   grays = np.array([np.median(gray[part]) for part in parts])
