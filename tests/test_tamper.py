@@ -171,6 +171,28 @@ def test_dicom_keeps_its_bits_and_carries_the_marks(bits, high, more, tmp_path):
   assert ds.PatientID == "someone" and "someone" not in json.dumps(made.facts)
 
 
+@pytest.mark.parametrize(
+  ("told", "want"),
+  [
+    ("ORIGINAL PRIMARY", ["DERIVED", "PRIMARY"]),
+    ("ORIGINAL", ["DERIVED", "PRIMARY"]),
+    (None, ["DERIVED", "PRIMARY"]),
+  ],
+)
+def test_odd_headers_are_marked_too(told, want, tmp_path):
+  more = {"ImageType": told} if told else {}
+  dicom(tmp_path / "a.dcm", PixelSpacing=["0.25", "0.25"], **more)
+  data = (tmp_path / "a.dcm").read_bytes()
+  assert data.count(b"0.25\\0.25") == 1
+  data = data.replace(b"0.25\\0.25", b"x.25\\0.25")  # No number.
+  (tmp_path / "a.dcm").write_bytes(data)
+  box = Box(40, 40, 20, 20)
+  made = files.alter(
+    files.Order(str(tmp_path / "a.dcm"), "remove", "harmonic", box, 0, False)
+  )
+  assert pydicom.dcmread(io.BytesIO(made.data)).ImageType == want
+
+
 def save(values, path, mode=None, **options):
   Image.fromarray(values.astype(np.uint16 if mode else np.uint8)).save(
     path, **options

@@ -16,6 +16,7 @@ Only gray DICOM is altered, and nothing of it that is no stored value: overlays
 in unused bits stay.
 """
 
+import contextlib
 import hashlib
 import io
 import json
@@ -230,9 +231,18 @@ def _dicom_values(data):
     raise dicom_gray.Refusal(
       "in Explicit VR Big Endian, which is retired: write it little endian"
     )
-  spacings = [x for n in _SPACINGS for x in dicom_gray.numbers(dataset, n)[:1]]
-  mm = next((x for x in spacings if x), 0.0)
-  return cell.values(raw), mm / 10, (dataset, raw, cell)
+  return cell.values(raw), _spacing(dataset) / 10, (dataset, raw, cell)
+
+
+def _spacing(dataset):
+  """Of pixels, mm; 0 where the file does not say, or no number."""
+  from jaxfake.data import dicom_gray
+
+  for name in _SPACINGS:
+    with contextlib.suppress(dicom_gray.Refusal):
+      if (mm := dicom_gray.number(dataset, name)) and mm > 0:
+        return mm
+  return 0.0
 
 
 def _dicom(name, opened, values, facts):
@@ -275,7 +285,9 @@ def _mark(dataset, facts):
   from pydicom.uid import SecondaryCaptureImageStorage
 
   what = json.dumps(facts, sort_keys=True)
-  told = [str(x) for x in dataset.get("ImageType") or ()]
+  told = dataset.get("ImageType") or []
+  if isinstance(told, str):  # Some write a blank for the backslash.
+    told = told.split()
   dataset.ImageType = ["DERIVED", *(told[1:] or ["PRIMARY"])]
   source = Dataset()
   source.ReferencedSOPClassUID = dataset.get("SOPClassUID")
