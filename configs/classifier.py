@@ -25,7 +25,7 @@ def get_config(arg=""):
   c.dtype = "float32"  # Of the arithmetic; or bfloat16, for GPU and TPU.
 
   c.data = ml_collections.ConfigDict()
-  # Or chest_xray, generated, real_or_fake, many_sources.
+  # Or chest_xray, generated, real_or_fake, many_sources, tampered.
   c.data.name = "phantom"
   c.data.dir = ""  # The folder, where the name needs one.
   c.data.size = 32 if tiny else 64 if quick else 96  # Pixels a side.
@@ -52,6 +52,22 @@ def get_config(arg=""):
   # lists by commas: those that are test images alone, and the licences to learn
   # from ("": all; images of others are test images alone), both by commas.
   c.data.many_sources = dict(leave_out="", licences="")
+
+  # Of tampered: the kind of the originals, which `dir` holds; methods by commas
+  # ("": all); sizes of the altered box; the share of pictures whose noise is
+  # touched up; the JPEG quality that all pictures take (0: none); two classes,
+  # untampered and tampered, instead of three.
+  c.data.tampered = dict(
+    real="phantom",
+    inject="",
+    remove="",
+    least_mm=8.0,
+    most_mm=40.0,
+    touch_up=0.5,
+    jpeg=0,
+    binary=False,
+    seed=0,
+  )
 
   c.model = ml_collections.ConfigDict()
   # cnn; resnet18, 34, 50, 101, 152; densenet121, 169, 201; vgg16, 19;

@@ -123,8 +123,10 @@ def test_listing_and_finding_import_nothing():
   )
   assert out.stdout.split() == [
     *("gan", "wgan_gp", "classifier", "forensic"),
-    *("comparison", "few_images", "protocol", "ship", "study", "traces"),
+    *("comparison", "few_images", "protocol", "ship", "study", "tampering"),
+    "traces",
     *("chest_xray", "generated", "many_sources", "phantom", "real_or_fake"),
+    "tampered",
   ]
 
 

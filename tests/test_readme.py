@@ -15,6 +15,7 @@ import pytest
 
 # A page may use what the pages before it made.
 TOPICS = ("train", "classify", "study", "many_sources", "detect", "data")
+TOPICS += ("tampering",)
 TOPICS += ("sweep", "clusters", "results", "performance", "architecture")
 ORDER = "README.md", *(f"docs/{x}.md" for x in TOPICS), "CONTRIBUTING.md"
 TEXTS = {name: (ROOT / name).read_text() for name in ORDER}

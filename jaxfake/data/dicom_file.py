@@ -133,8 +133,13 @@ def synthetic(data: bytes) -> bool:
 
 def read(name: str, data: bytes) -> np.ndarray:
   """uint8 gray (h, w) of a file's bytes; raises ImageError alone."""
+  return guarded(name, _read, data)
+
+
+def guarded(name: str, fn, *args):
+  """What a function makes of a file; raises ImageError alone, of that name."""
   try:
-    return _read(data)
+    return fn(*args)
   except Refusal as error:
     why = f"is a DICOM file {error}"
   except jpeg_file.DamagedError as error:
@@ -145,6 +150,19 @@ def read(name: str, data: bytes) -> np.ndarray:
 
 
 def _read(data):
+  dataset, stored, layout, cell = decoded(data)
+  if layout.photometric in GRAY:
+    return dicom_gray.gray(dataset, stored, cell)
+  if layout.photometric == PALETTE:
+    stored = pixels.apply_color_lut(cell.values(stored), dataset)
+    stored = (stored >> 8 * (stored.dtype.itemsize - 1)).astype(np.uint8)
+  return np.array(Image.fromarray(stored[..., :3]).convert("L"))
+
+
+def decoded(data: bytes) -> tuple:
+  """(data set up to its pixel data, bits as allocated (h, w) or RGB of 8 bits,
+  dicom_pixels.Layout, dicom_gray.Cell) of a radiograph's bytes; raises nearly
+  anything (see guarded)."""
   dataset, element = parse(data)
   if element is None:
     raise Refusal("without a picture")
@@ -160,12 +178,7 @@ def _read(data):
   stored, coded = dicom_pixels.decoded(element, syntax, layout)
   if coded <= cell.stored:  # A codec that was handed the values alone.
     cell = cell._replace(high=cell.stored - 1)
-  if layout.photometric in GRAY:
-    return dicom_gray.gray(dataset, stored, cell)
-  if layout.photometric == PALETTE:
-    stored = pixels.apply_color_lut(cell.values(stored), dataset)
-    stored = (stored >> 8 * (stored.dtype.itemsize - 1)).astype(np.uint8)
-  return np.array(Image.fromarray(stored[..., :3]).convert("L"))
+  return dataset, stored, layout, cell
 
 
 def _layout(dataset):

@@ -14,23 +14,31 @@ from jaxfake.runtime import disk
 
 CHUNK = 128  # PNG files between lines in the manifest.
 SHARD = 8192  # Images of an ArrayRecord file.
-# What image tools look for: IPTC's code for media made by a trained algorithm.
-XMP = (
+# What image tools look for: IPTC's code for media made by a trained algorithm,
+# or another of its codes.
+TRAINED, COMPOSITE = "trainedAlgorithmicMedia", "compositeSynthetic"
+_XMP = (
   '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF'
   ' xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description'
   ' xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/"'
   ' Iptc4xmpExt:DigitalSourceType="http://cv.iptc.org/newscodes/'
-  'digitalsourcetype/trainedAlgorithmicMedia"/></rdf:RDF></x:xmpmeta>'
+  'digitalsourcetype/%s"/></rdf:RDF></x:xmpmeta>'
 )
 
 
-def png(image, facts: dict) -> bytes:
-  """PNG bytes of uint8 (h, w, c), marked as synthetic in its text chunks."""
+def png(
+  image,
+  facts: dict,
+  comment: str = "Synthetic image, not of a patient",
+  source: str = TRAINED,
+) -> bytes:
+  """PNG bytes of uint8 (h, w, c), or uint16 (h, w, 1), marked as synthetic in
+  its text chunks; `source` is IPTC's code of where it comes from."""
   info = PngImagePlugin.PngInfo()
-  info.add_text("Comment", "Synthetic image, not of a patient")
+  info.add_text("Comment", comment)
   info.add_text("Software", f"jaxfake {__version__}")
   info.add_text("jaxfake", json.dumps(facts, sort_keys=True))
-  info.add_itxt("XML:com.adobe.xmp", XMP)
+  info.add_itxt("XML:com.adobe.xmp", _XMP % source)
   out = io.BytesIO()
   image = image[..., 0] if image.shape[-1] == 1 else image
   Image.fromarray(image).save(out, "PNG", pnginfo=info)

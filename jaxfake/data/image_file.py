@@ -54,9 +54,9 @@ _UPRIGHT = {  # EXIF orientation -> the picture the right way up.
   2: lambda a: a[:, ::-1],
   3: lambda a: a[::-1, ::-1],
   4: lambda a: a[::-1],
-  5: lambda a: a.T,
+  5: lambda a: a.swapaxes(0, 1),
   6: lambda a: np.rot90(a, -1),
-  7: lambda a: a[::-1, ::-1].T,
+  7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
   8: lambda a: np.rot90(a),
 }
 
@@ -100,7 +100,7 @@ def _png(name, data):
     image.verify()
   with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
     image.load()
-    return _upright(image, _wide_gray(data) if wide else _gray(image))
+    return upright(image, _wide_gray(data) if wide else _gray(image))
 
 
 def _jpeg(name, data):
@@ -128,13 +128,13 @@ def _jpeg(name, data):
   # Pillow does no more than find which way is up, in EXIF or XMP.
   head = io.BytesIO(jpeg_file.header(stream))
   with Image.open(head, formats=["JPEG"]) as tagged:
-    return _upright(tagged, np.array(image.convert("L")))
+    return upright(tagged, np.array(image.convert("L")))
 
 
-def _upright(image, gray):
-  """The right way up by an image's EXIF."""
+def upright(image, pixels: np.ndarray) -> np.ndarray:
+  """Pixels (h, w) or (h, w, c) the right way up by an image's EXIF."""
   turn = _UPRIGHT.get(image.getexif().get(0x0112), lambda a: a)
-  return np.ascontiguousarray(turn(gray))
+  return np.ascontiguousarray(turn(pixels))
 
 
 def read_bytes(path: str | os.PathLike) -> bytes:

@@ -2,8 +2,14 @@
 
 from jaxfake.data import image_file
 
-# What jaxfake.sample writes, and IPTC's code that other programs write too.
-_MARKS = b"tEXtjaxfake\0", b"trainedAlgorithmicMedia"
+# What jaxfake.sample and jaxfake.tamper write, and IPTC's codes that other
+# programs write too.
+_MARKS = (
+  b"tEXtjaxfake\0",
+  b"trainedAlgorithmicMedia",
+  b"compositeWithTrainedAlgorithmicMedia",
+  b"compositeSynthetic",
+)
 
 
 def marked(data: bytes) -> bool:

@@ -35,6 +35,7 @@ FREE = (
   "data.dir",
   "data.patients",
   "data.many_sources.",
+  "data.tampered.",
   "fingerprint",
   "skipped_files",
   # What older runs did not record; whose an image is tells its split, and so

@@ -1,0 +1,219 @@
+"""Radiographs as they are, with a lesion put in, and with one taken out.
+
+Of each original there is one item a class, in the same split, so that a
+picture's pairs stay together. What could tell them apart without looking at
+the region is taken away: all are decoded, altered or not at the size they
+have, compressed alike (`jpeg`) and fitted to one size by the same kernel.
+Items have a `mask`, 255 where they were altered.
+
+Injected lesions are rendered or moved, never real findings of the patient.
+Where the originals have masks of lesions, as the phantom's nodules, those are
+taken out; elsewhere a place in the lungs is filled, whatever is there.
+"""
+
+import hashlib
+import json
+from typing import ClassVar
+
+import numpy as np
+
+from jaxfake import data as datasets
+from jaxfake import errors
+from jaxfake.data import deliveries, folders
+from jaxfake.data import patients as whose
+
+ABOUT = "originals of a source beside the same with a region altered"
+READS_PATIENTS = True
+CLASSES = "untampered", "injected", "removed"
+BINARY = "untampered", "tampered"
+KINDS = "inject", "remove"
+
+
+class Source:
+  """All items of the originals of one split: contracts.Items."""
+
+  features: ClassVar = {
+    "image": "image",
+    "mask": "image",
+    "label": "integer",
+    "patient": "text",
+    "id": "text",
+    "original": "text",
+    "method": "text",
+    "touch_up": "integer",
+  }
+
+  def __init__(self, originals, own):
+    self._originals, self._own = originals, dict(own)
+    self._each = len(classes(own))
+    self._patients = originals.column("patient")
+    self._ids = originals.column("id")
+
+  def __len__(self) -> int:
+    return len(self._originals) * self._each
+
+  def __repr__(self) -> str:  # Grain prints its sources; not every item.
+    return f"Source(tampered, {len(self)} images)"
+
+  def column(self, name: str) -> list:
+    """One fact of every image, such as "label", without decoding any."""
+    return [self._fact(i, name) for i in range(len(self))]
+
+  def _fact(self, i, name):
+    at, label = divmod(i, self._each)
+    kind, method, touch_up, _ = self._drawn(i)
+    return {
+      "label": label,
+      "patient": self._patients[at],
+      "id": f"{self._ids[at]} {classes(self._own)[label]}",
+      "original": self._ids[at],
+      "method": f"{kind} {method}" if label else "none",
+      "touch_up": int(label and touch_up),
+    }[name]
+
+  def _drawn(self, i):
+    """(kind, method, whether it is touched up, a generator for the rest)."""
+    at, label = divmod(i, self._each)
+    rng = np.random.default_rng((self._own["seed"], at, label))
+    kind = KINDS[rng.integers(2) if self._each == 2 else max(label - 1, 0)]
+    of_kind = names(self._own, kind)
+    method = of_kind[rng.integers(len(of_kind))]
+    return kind, method, bool(rng.random() < self._own["touch_up"]), rng
+
+  def __getitem__(self, i: int) -> dict:
+    if not 0 <= i < len(self):
+      raise IndexError(f"{len(self)} images; asked for {i}")
+    at, label = divmod(i, self._each)
+    original = self._originals[at]
+    image = original["image"][..., 0]
+    mask = np.zeros(image.shape, bool)
+    if label:
+      image, mask = self._altered(i, original)
+    if self._own["jpeg"]:
+      image = deliveries.jpeg(image, (self._own["jpeg"],))
+    facts = {n: self._fact(i, n) for n in self.features.keys() - PICTURES}
+    mask = np.where(mask, 255, 0).astype(np.uint8)
+    return facts | {"image": image[..., None], "mask": mask[..., None]}
+
+  def _altered(self, i, original):
+    from jaxfake.data.tampered import places, scene
+
+    image = original["image"][..., 0]
+    kind, method, touch_up, rng = self._drawn(i)
+    lengths = np.log([self._own["least_mm"], self._own["most_mm"]])
+    side = places.side(np.exp(rng.uniform(*lengths)), image.shape)
+    box = places.in_lung(image, side, rng)
+    if kind == "remove" and "mask" in original:
+      lesion = places.of_lesion(original["mask"][..., 0] > 0, rng)
+      box = lesion or box
+    other = None
+    if method == "splice":
+      other = scene.donor(self._originals[self._other(i, rng)]["image"][..., 0])
+    seed = int(rng.integers(2**32))
+    return scene.tampered(
+      image, box, kind, method, seed, touch_up=touch_up, other=other
+    )
+
+  def _other(self, i, rng):
+    """An original of another patient, where there is one."""
+    mine = self._patients[i // self._each]
+    others = [j for j, who in enumerate(self._patients) if who != mine]
+    others = others or list(range(len(self._patients)))
+    return others[rng.integers(len(others))]
+
+
+PICTURES = {"image", "mask"}
+
+
+def classes(own) -> tuple[str, ...]:
+  return BINARY if own["binary"] else CLASSES
+
+
+def names(own, kind: str) -> list[str]:
+  """The methods of a kind that a set is made by; all where none is named."""
+  from jaxfake.data.tampered import scene
+
+  given = [x.strip() for x in own[kind].split(",") if x.strip()]
+  return given or list(scene.METHODS[kind])
+
+
+def check(own) -> None:
+  """Raises ConfigError for values of a config's data.tampered."""
+  from jaxfake.data.tampered import scene
+
+  for kind in KINDS:
+    for name in names(own, kind):
+      errors.check_choice(f"data.tampered.{kind}", name, scene.METHODS[kind])
+  if not 0 < own.least_mm <= own.most_mm:
+    raise errors.ConfigError(
+      f"data.tampered.least_mm is {own.least_mm}, most_mm {own.most_mm}:"
+      " expected millimetres, the first at most the second"
+    )
+  if not 0 <= own.touch_up <= 1:
+    raise errors.ConfigError(
+      f"data.tampered.touch_up is {own.touch_up}: expected a share, 0 to 1"
+    )
+  if own.jpeg not in range(101):
+    raise errors.ConfigError(
+      f"data.tampered.jpeg is {own.jpeg}: expected a quality of 1 to 100, or 0"
+      " for none"
+    )
+
+
+def originals(data) -> datasets.Dataset:
+  """The set that data.tampered.real names. Raises ConfigError, DataError."""
+  datasets.check_originals("data.tampered.real", data.tampered.real)
+  changed = data.copy_and_resolve_references()
+  changed.name = data.tampered.real
+  return datasets.prepare(changed)
+
+
+def prepare(data) -> datasets.Dataset:
+  """What `config.data` names: `tampered.real` is the kind of `dir`'s data.
+
+  Raises ConfigError, DataError.
+  """
+  own = data.tampered
+  check(own)
+  real = originals(data)
+  sources = {
+    split: Source(real.source(split), own.to_dict())
+    for split in folders.SPLITS
+    if split in real.facts["counts"]
+  }
+  facts = _facts(data, real, sources)
+  read = sources.__getitem__
+  return datasets.Dataset(data.name, classes(own), facts, read, real.litter)
+
+
+def _facts(data, real, sources) -> dict:
+  own = data.tampered.to_dict()
+  made_of = json.dumps([real.facts["content_sha256"], own], sort_keys=True)
+  digest = hashlib.sha256(made_of.encode()).hexdigest()
+  each = classes(own)
+  counts, unknown = {}, {}
+  for split, source in sources.items():
+    counts[split] = {name: len(source) // len(each) for name in each}
+    unknown[split] = sum(
+      not whose.known(name) for name in source.column("patient")
+    )
+  same = (
+    "split",
+    "patients",
+    "patient_overlap",
+    "patients_by",
+    "kept_together",
+    "too_alike",
+    "image_sizes",
+    "skipped",
+    "skipped_files",
+  )
+  return {
+    "name": data.name,
+    "fingerprint": digest[:16],
+    "content_sha256": digest,
+    "classes": list(each),
+    "counts": counts,
+    "patients_unknown": unknown,
+    "originals": real.facts,
+  } | {name: real.facts[name] for name in same}

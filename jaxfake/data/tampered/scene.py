@@ -1,0 +1,79 @@
+"""A picture and the order to alter a region of it."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxfake import errors
+from jaxfake.data.tampered import inject, noise, remove
+from jaxfake.data.tampered.region import Box
+
+METHODS = {"inject": inject.METHODS, "remove": remove.METHODS}
+DEFAULT = {"inject": "nodule", "remove": "copy-move"}
+FIELD_CM = 30  # Of the shorter side, where a file does not say.
+ENDS = 0.5, 99.5  # Percentiles that count as black and white.
+
+
+class Donor(NamedTuple):
+  """Another picture: float or whole values (h, w), bright where dense."""
+
+  values: np.ndarray
+  ends: tuple[float, float]
+
+
+class Scene(NamedTuple):
+  """What a method sees: values (h, w), bright where dense."""
+
+  values: np.ndarray
+  ends: tuple[float, float]  # Of its values: nearly black and nearly white.
+  box: Box
+  cm: float  # Side of a pixel.
+  donor: Donor | None = None
+  donor_box: Box | None = None
+
+
+def check(kind: str, method: str) -> None:
+  """Raises ConfigError where a kind has no such method."""
+  errors.check_choice(f"--method of --{kind}", method, METHODS[kind])
+
+
+def donor(values: np.ndarray) -> Donor:
+  return Donor(values, ends(values))
+
+
+def ends(values: np.ndarray) -> tuple[float, float]:
+  """What counts as black and as white in a picture."""
+  low, high = np.percentile(values, ENDS)
+  return float(low), float(max(high, low + 1))
+
+
+def tampered(
+  values: np.ndarray,
+  box: Box,
+  kind: str,
+  method: str,
+  seed,
+  cm: float = 0.0,
+  touch_up: bool = False,
+  other: Donor | None = None,
+  other_box: Box | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+  """Values (h, w) with a box altered, and where: bool (h, w).
+
+  Whole numbers, bright where dense; `seed` is what numpy takes, `cm` a pixel's
+  side (0: not known). Nothing outside the mask changes, and nothing leaves the
+  picture's own range: a new extreme would change how a viewer shows all of it.
+  """
+  rng = np.random.default_rng(seed)
+  cm = cm or FIELD_CM / min(values.shape)
+  scene = Scene(values, ends(values), box, cm, other, other_box)
+  filled, mask = METHODS[kind][method](scene, rng)
+  made = values.astype(np.float64)
+  part = made[box.place]
+  part[mask] = filled[mask]
+  if touch_up:
+    part += noise.matched(made, box, mask, rng)
+  whole = np.zeros(values.shape, bool)
+  whole[box.place] = mask
+  made = np.clip(np.rint(made), values.min(), values.max())
+  return made.astype(values.dtype), whole

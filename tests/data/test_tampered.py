@@ -1,0 +1,120 @@
+"""Sets of altered radiographs."""
+
+import pathlib
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+import numpy as np
+import pytest
+
+from jaxfake import configuration, data, errors
+from jaxfake.data import pipeline, tampered
+from jaxfake.data.phantom import anatomy
+from jaxfake.data.tampered import places
+
+CONFIG = pathlib.Path(__file__).parent.parent / "configs/classifier.py:tiny"
+
+
+def config(**changes):
+  flags = [f"--config.data.{k}={v}" for k, v in changes.items()]
+  argv = ["", f"--config={CONFIG}", "--config.data.name=tampered", *flags]
+  argv += ["--config.data.size=64", "--config.data.phantom.images=80"]
+  return configuration.parse(argv)[0].data
+
+
+def test_pairs_stay_together_and_differ_under_the_mask_alone():
+  c = config()
+  dataset = data.prepare(c)
+  assert dataset.classes == tampered.CLASSES
+  owners = {}
+  for split in ("train", "val", "test"):
+    source = dataset.source(split)
+    counts = dataset.facts["counts"][split]
+    assert len(set(counts.values())) == 1 and sum(counts.values()) == len(
+      source
+    )
+    ids, patients = source.column("original"), source.column("patient")
+    for id, patient in zip(ids, patients, strict=True):
+      assert owners.setdefault(id, split) == split
+      assert owners.setdefault(patient, split) == split
+  for i in range(0, 24, 3):
+    same, injected, removed = (source[i + k] for k in range(3))
+    assert not same["mask"].any() and same["method"] == "none"
+    for item, kind in ((injected, "inject"), (removed, "remove")):
+      assert item["original"] == same["original"] and kind in item["method"]
+      outside = item["mask"] == 0
+      assert 0 < (~outside).sum() < outside.size / 3
+      np.testing.assert_array_equal(
+        item["image"][outside], same["image"][outside]
+      )
+      assert (item["image"] != same["image"]).any()
+  # Item i is a function of i alone, and columns say what items do.
+  again = data.prepare(c).source(split)
+  for i in (7, 2, 7):
+    np.testing.assert_array_equal(again[i]["image"], source[i]["image"])
+    for name in ("label", "id", "method", "touch_up", "patient"):
+      assert source.column(name)[i] == source[i][name]
+
+
+def test_masks_reach_a_step_by_name_and_two_classes_do():
+  c = config(**{"tampered.binary": True, "tampered.jpeg": 75})
+  dataset = data.prepare(c)
+  assert dataset.classes == tampered.BINARY
+  splits = pipeline.splits(dataset, c).reading("image", "mask", "label")
+  item = splits.train[1]
+  assert item["mask"].shape == item["image"].shape == (64, 64, 1)
+  assert item["label"] == 1 and set(np.unique(item["mask"])) == {0, 255}
+  kinds = {x.split()[0] for x in splits.train.column("method")}
+  assert kinds == {"none", "inject", "remove"}
+  # An untampered picture is compressed as well.
+  plain = data.prepare(config()).source("train")[0]["image"]
+  assert (dataset.source("train")[0]["image"] != plain).any()
+
+
+def test_lesions_of_the_originals_are_taken_out():
+  c = config(**{"phantom.nodules": True})
+  source = data.prepare(c).source("train")
+  of = tampered.originals(c).source("train")
+  for at in range(8):
+    lesions, filled = of[at]["mask"] > 0, source[3 * at + 2]["mask"] > 0
+    assert (lesions & filled).any()
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+  st.integers(0, 2**31),
+  st.floats(4, 200),
+  st.tuples(st.integers(40, 90), st.integers(40, 90)),
+)
+def test_drawn_boxes_lie_in_the_picture(seed, mm, shape):
+  rng = np.random.default_rng(seed)
+  gray = rng.integers(0, 256, shape).astype(np.uint8)
+  box = places.in_lung(gray, places.side(mm, shape), rng)
+  assert box.inside(shape)
+  lesion = places.of_lesion(gray > 250, rng)
+  assert lesion is None or lesion.inside(shape)
+
+
+def test_the_rule_for_lungs_finds_the_phantoms():
+  dark = []
+  for i in range(0, 40, 4):
+    image = anatomy.radiograph(5, i, size=96)["image"]
+    lungs = places.lungs(image)
+    assert lungs.any()
+    dark.append(image[lungs].mean() < image[20:70].mean())
+  assert np.mean(dark) >= 0.9
+
+
+@pytest.mark.parametrize(
+  ("changes", "said"),
+  [
+    ({"tampered.inject": "nodul"}, "did you mean nodule"),
+    ({"tampered.most_mm": 1.0}, "least_mm is 8.0, most_mm 1.0"),
+    ({"tampered.touch_up": 2.0}, "touch_up is 2.0: expected a share"),
+    ({"tampered.jpeg": 101}, "jpeg is 101: expected a quality"),
+    ({"tampered.real": "tampered"}, "data.tampered.real is 'tampered'"),
+  ],
+)
+def test_mistakes_are_named(changes, said):
+  with pytest.raises(errors.ConfigError, match=said):
+    data.prepare(config(**changes))

@@ -1,0 +1,111 @@
+"""Finding altered regions by their noise, and the experiment."""
+
+import json
+import pathlib
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from jaxfake import errors, main
+from jaxfake.classifiers import inconsistency
+from jaxfake.configuration import parse
+from jaxfake.experiments import tampering
+from jaxfake.runtime import disk
+
+CONFIG = pathlib.Path(__file__).parent.parent / "configs/tampering.py:tiny"
+
+
+def noisy(seed=0, gain=1.0):
+  """A picture whose noise grows with its gray level, darker to the left."""
+  rng = np.random.default_rng(seed)
+  gray = 40 + np.indices((128, 128))[1] + 20 * np.hypot(*rng.normal(size=2))
+  return rng.normal(gray, gain * np.sqrt(gray / 4))
+
+
+def test_a_blob_without_noise_is_found_and_gray_levels_are_not():
+  picture = noisy()
+  mask = np.zeros(picture.shape, bool)
+  mask[60:80, 90:110] = True
+  blurred = ndimage.gaussian_filter(picture, 3)
+  altered = np.where(mask, blurred, picture).clip(0, 255).astype(np.uint8)
+  found = inconsistency.evidence(altered)
+  got = tampering.measured(found, mask)
+  assert got["auc"] > 0.95 and got["hit"] and max(got["iou"]) > 0.6
+  # The dark side has less noise, as the picture's own function predicts.
+  plain = inconsistency.evidence(picture.clip(0, 255).astype(np.uint8))
+  assert abs(plain[:, :40].mean() - plain[:, -40:].mean()) < 0.3
+  assert plain.max() < 0.6 * found.max()
+  # What is saturated has no noise, and is no evidence.
+  cut = np.where(mask, 255, picture.clip(0, 240)).astype(np.uint8)
+  assert inconsistency.evidence(cut)[64:76, 94:106].max() == 0
+
+
+def test_figures_of_a_map_by_hand():
+  evidence = np.array([[0.0, 1.0], [1.0, 3.1]])
+  mask = np.array([[False, True], [False, True]])
+  got = tampering.measured(evidence, mask)
+  assert got["auc"] == pytest.approx(3.5 / 4)
+  iou = dict(zip(tampering.THRESHOLDS.tolist(), got["iou"], strict=True))
+  assert iou[0.0] == 0.5 and iou[3.0] == 0.5 and iou[3.25] == 0
+  assert iou[1.0] == pytest.approx(2 / 3, abs=1e-4)
+  assert (got["hit"], got["share"], got["peak"]) == (1.0, 0.5, 3.1)
+
+
+def test_intervals_are_over_patients():
+  values, patients = np.arange(40) % 2, np.arange(40) % 2
+  one = tampering.interval(values, patients)
+  many = tampering.interval(values, np.arange(40))
+  assert (one["low"], one["high"]) == (0, 1) and many["high"] < 0.7
+  all_hit = tampering.interval(np.ones(10), np.arange(10), share=True)
+  assert all_hit["low"] == pytest.approx(0.025 ** (1 / 10))
+
+
+def test_the_experiment_runs_and_goes_on(tmp_path, monkeypatch, capsys):
+  path = tmp_path / "run"
+  argv = ["", f"--config={CONFIG}", f"--workdir={path}"]
+  done, of_original = [], tampering.of_original
+
+  def killed(*args):
+    if len(done) == 2:
+      raise KeyboardInterrupt
+    done.append(args)
+    return of_original(*args)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(tampering, "of_original", killed)
+    assert main.main(argv) == errors.INTERRUPTED
+  assert len((path / "rows.jsonl").read_text().splitlines()) == 2
+  assert main.main(argv) == 0
+  result = json.loads((path / "result.json").read_text())
+  ways = {x["way"]: x for x in result["ways"] if x["delivery"] == "as it is"}
+  assert len(ways) == 15 and ways["untampered"]["pictures"] == 6
+  plate = ways["remove biharmonic"]["pixel_auc"]
+  assert plate["low"] > ways["untampered"]["pixel_auc"]["value"]
+  assert {x["delivery"] for x in result["ways"]} == {
+    *("as it is", "JPEG 90", "JPEG 75", "resize 0.5")
+  }
+  assert {x["mm"] for x in result["sizes"]} == {16, 40}
+  assert {"containers", "small_model", "leaks"} <= result["audit"].keys()
+  rows = disk.read_csv(path / "cells.csv")
+  mine = [float(x["auc"]) for x in rows if x["split"] == "test"]
+  assert len(mine) == 6 * (15 + 8 * 3)
+  for page in ("report.md", "report.html"):
+    text = (path / page).read_text()
+    assert "remove harmonic, touched up" in text and "AUC of pixels" in text
+  assert len(list((path / "pictures").glob("*.png"))) == 14
+
+
+@pytest.mark.parametrize(
+  ("flag", "message"),
+  [
+    ("--config.deliveries=JPEG 91", "deliveries is 'JPEG 91'"),
+    ("--config.sizes_mm=(0.0,)", "expected one at least, and millimetres"),
+    ("--config.most=1", "most is 1: expected at least 2"),
+    ("--config.data.name=phantom", "data.name is 'phantom': expected tampered"),
+  ],
+)
+def test_mistakes_are_refused_by_name(flag, message):
+  config = parse(["", f"--config={CONFIG}", flag])[0]
+  with pytest.raises(errors.ConfigError, match=message.replace("(", r"\(")):
+    tampering.check(config)
