@@ -1,10 +1,9 @@
 """Sets of altered radiographs."""
 
-import pathlib
-
 from hypothesis import given, settings
 from hypothesis import strategies as st
 import numpy as np
+from places import CONFIGS
 import pytest
 
 from jaxfake import configuration, data, errors
@@ -12,7 +11,7 @@ from jaxfake.data import pipeline, tampered
 from jaxfake.data.phantom import anatomy
 from jaxfake.data.tampered import places
 
-CONFIG = pathlib.Path(__file__).parent.parent / "configs/classifier.py:tiny"
+CONFIG = CONFIGS / "classifier.py:tiny"
 
 
 def config(**changes):

@@ -1,9 +1,9 @@
 """Finding altered regions by their noise, and the experiment."""
 
 import json
-import pathlib
 
 import numpy as np
+from places import CONFIGS
 import pytest
 from scipy import ndimage
 
@@ -13,7 +13,7 @@ from jaxfake.configuration import parse
 from jaxfake.experiments import tampering
 from jaxfake.runtime import disk
 
-CONFIG = pathlib.Path(__file__).parent.parent / "configs/tampering.py:tiny"
+CONFIG = CONFIGS / "tampering.py:tiny"
 
 
 def noisy(seed=0, gain=1.0):
