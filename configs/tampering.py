@@ -6,7 +6,7 @@ r"""Regions altered by plain methods, and where their noise gives them away.
 
 `:quick` takes a few minutes on two cores; `:tiny` is for tests.
 
-Measured: see docs/tampering.md.
+Measured: see docs/tampering.md, Measured.
 """
 
 import pathlib
