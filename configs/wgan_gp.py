@@ -7,7 +7,12 @@ otherwise.
       --config.only_class=NORMAL
 
 `:quick` is for people: minutes on two CPU cores. `:tiny` is for tests: seconds.
-The whole one has the paper's numbers for 64 px; it was not run through.
+The whole one has the paper's numbers; it was not run through.
+
+Measured once: `:quick` at 32 px, lr 3e-4, 600 steps, seed 0, on 4,101 train
+images of Kermany et al. (2018), on two EPYC cores shared with other work.
+Fréchet distance in random filters 53, 22, 18 after 200, 400, 600 steps; of
+held-out reals 6.2 (511 images each). `:quick` at 64 px was not run to its end.
 """
 
 import ml_collections

@@ -17,7 +17,7 @@ from jaxfake import configuration, errors, main, sample
 from jaxfake.experiments.sweep import plan
 from jaxfake.training import loop
 
-FAMILIES = ("wgan_gp",)
+FAMILIES = ("edm", "wgan_gp")
 # Runs main, but dies at step 3; or measures nothing, and samples of another.
 KILLED = """
 import os, signal, sys
@@ -176,6 +176,29 @@ def test_it_is_swept(family, tmp_path):
 
 
 BAD = {
+  "edm": [
+    ("data.size=48", "data.size is 48"),
+    ("parametrisation=vp", "parametrisation is 'vp'"),
+    ("model.patch=3", "model.patch is 3"),
+    ("model.width=6", "model.width is 6"),
+    ("model.blocks=0", "model.blocks is 0"),
+    ("model.smallest=32", "model.smallest is 32"),
+    ("model.dropout=1", "model.dropout is 1"),
+    ("model.channels=2", "model.channels is 2"),
+    ("sigma_data=0", "sigma_data is 0"),
+    ("noise.deviation=-1", "noise.deviation is -1"),
+    ("noise.mean=nan", "noise.mean is nan"),
+    ("sampler.steps=1", "sampler.steps is 1"),
+    ("sampler.sigma_min=0", "sampler.sigma_min is 0"),
+    ("sampler.sigma_max=0.001", "sampler.sigma_max is 0.001"),
+    ("sampler.rho=0.5", "sampler.rho is 0.5"),
+    ("sampler.guidance=-1", "sampler.guidance is -1"),
+    ("unlabelled=1", "unlabelled is 1"),
+    ("opt.warmup=-1", "opt.warmup is -1"),
+    ("opt.b2=1", "opt.b2 is 1"),
+    ("ema=1", "ema is 1"),
+    ("only_class=NORMAL", "only_class is 'NORMAL' and model.conditional"),
+  ],
   "wgan_gp": [
     ("data.size=48", "data.size is 48"),
     ("model.norm=batch", "model.norm is 'batch'"),
