@@ -5,6 +5,9 @@ autocast to bfloat16, a DataLoader with a process for each core. JAX is not
 imported here. `make(case, folder, mode)` returns what ours.make returns.
 """
 
+# PyTorch's stubs know less of it than it does.
+# pyright: reportCallIssue=false, reportPrivateImportUsage=false
+
 from collections.abc import Callable, Iterator
 import functools
 import itertools

@@ -9,6 +9,9 @@ one pixel less before and one more behind in CNN and MobileNetV2: at odd sides
 (65 px: 33, 17, 9, 5, 3) the two agree.
 """
 
+# PyTorch's stubs know less of it than it does.
+# pyright: reportCallIssue=false, reportArgumentType=false
+
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 import math

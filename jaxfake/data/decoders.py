@@ -153,13 +153,14 @@ class _Worker:
       return self._receive()
     except (EOFError, ConnectionError) as error:
       self._process.join()
+      assert self._process.exitcode is not None  # It has ended.
       raise _Lost(_epitaph(self._process.exitcode)) from error
 
   def _receive(self):
     sizes, start = self._pipe.recv()
     buffers = [np.empty(size, np.uint8) for size in sizes]
     for buffer in buffers:  # By hand, as Connection copies what it reads.
-      view = memoryview(buffer)
+      view = buffer.data
       while view:
         if not (count := os.readv(self._pipe.fileno(), [view])):
           raise EOFError

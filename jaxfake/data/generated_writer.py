@@ -113,7 +113,7 @@ def write_pngs(out: pathlib.Path, first: int, encoded: list[bytes]):
 
 def write_shard(out: pathlib.Path, first: int, encoded: list[bytes]):
   """One ArrayRecord file of PNG bytes; returns their places."""
-  from array_record.python import array_record_module
+  from array_record.python import array_record_module  # pyright: ignore[reportAttributeAccessIssue]
 
   file = f"synthetic-{first:08}.array_record"
   part = out / (file + ".part")

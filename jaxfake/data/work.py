@@ -82,7 +82,9 @@ def end_with_parent():
   """
 
   def wait():
-    multiprocessing.parent_process().join()
+    parent = multiprocessing.parent_process()
+    assert parent is not None  # This is a worker.
+    parent.join()
     os._exit(1)
 
   threading.Thread(target=wait, daemon=True).start()

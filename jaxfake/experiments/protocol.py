@@ -344,7 +344,9 @@ def delivered(
 
   def after_one(name, deliver) -> dict:
     progress.say(f"delivered: {name}")
-    parts = [forensic.pictures(*place, deliver) for place in places]
+    parts = [
+      forensic.pictures(source, those, deliver) for source, those in places
+    ]
     of = capped(forensic.joined(parts), config.most_delivered)
     cells = []
     for fold, detector in unseen.items():

@@ -29,6 +29,7 @@ from collections.abc import Iterator, Sequence
 import contextlib
 import contextvars
 import math
+from typing import Any
 
 import jax
 from jax import lax
@@ -36,7 +37,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxfake.nn import windows
-from jaxfake.nn.windows import Pair
 
 # B, G and A of equation (1) by the number of taps.
 FILTERS = {
@@ -78,7 +78,9 @@ def spared_none() -> Iterator[None]:
     _spares.reset(token)
 
 
-def pays(dtype, batch: int, size: Pair, kernel: Pair, c: int, o: int) -> bool:
+def pays(
+  dtype, batch: int, size: Sequence[int], kernel: Sequence[int], c: int, o: int
+) -> bool:
   """Whether these forms are faster by what matters, `size` being that of y.
 
   In bfloat16 never: B x and A g would be rounded.
@@ -111,7 +113,7 @@ def input_gradient(g, w):
   )
   tiles = _apply(kernel, 0, tiles, transposed=True)
   # A tile's third and fourth row are the next one's first and second.
-  x = [[0, 0], [0, 0]]
+  x: list[list[Any]] = [[0, 0], [0, 0]]
   for i, row in enumerate(tiles):
     for j, tile in enumerate(row):
       pads = [(k // 2, 1 - k // 2) for k in (i, j)]
@@ -176,7 +178,7 @@ def _apply(kernel, which, grid: Grid, transposed=False) -> Grid:
   return [[_sum(m, row) for m in right] for row in zip(*columns, strict=True)]
 
 
-def _sum(coefficients, arrays):
+def _sum(coefficients, arrays) -> Any:
   """Their inner product, without multiplications by 0, 1 and -1."""
   total = None
   for k, a in zip(coefficients, arrays, strict=True):

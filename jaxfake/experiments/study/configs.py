@@ -31,7 +31,9 @@ def generator(config, name: str):
   changes, place = config.generators[name], f"generators.{name}"
   base = config.generator
   if isinstance(changes, ml_collections.ConfigDict) and "task" in changes:
-    base = configuration.reference(f"{place}.task", changes.task)
+    base = configuration.reference(
+      f"{place}.task", config.generators[name].task
+    )
   return configuration.changed(with_data(base, config), changes, place)
 
 
