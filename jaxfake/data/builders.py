@@ -173,7 +173,7 @@ class Tally:
     self._shapes = collections.Counter()
     self._digest = hashlib.sha256()
 
-  def add(self, split, record):
+  def add(self, split, record) -> None:
     label = record["label"]
     name = self._classes[label] if label >= 0 else UNLABELLED
     self._counts[split][name] += 1
@@ -184,7 +184,7 @@ class Tally:
       f"{split}\n{name}\n{record['id']}\n".encode() + record["image"].sha256
     )
 
-  def facts(self):
+  def facts(self) -> dict:
     sets = self._patients
     names = [s for s in folders.SPLITS if s in sets]
     return {

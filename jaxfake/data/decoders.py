@@ -106,7 +106,9 @@ class Pool(futures.ThreadPoolExecutor):
           worker.kill()
     self.shutdown(wait=True, cancel_futures=True)
 
-  def shutdown(self, wait: bool = True, *, cancel_futures: bool = False):
+  def shutdown(
+    self, wait: bool = True, *, cancel_futures: bool = False
+  ) -> None:
     super().shutdown(wait, cancel_futures=cancel_futures)
     while not self._idle.empty():
       self._end(self._idle.get())

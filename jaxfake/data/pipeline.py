@@ -1,6 +1,6 @@
 """Images of one size, by split."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -81,7 +81,7 @@ class Images:
     return len(self._source)
 
   @property
-  def features(self):
+  def features(self) -> Mapping[str, str]:
     return self._source.features
 
   def reading(self, features: Sequence[str]) -> "Images":

@@ -75,7 +75,7 @@ def without_main() -> Iterator[None]:
       sys.modules["__main__"] = main
 
 
-def end_with_parent():
+def end_with_parent() -> None:
   """Ends this worker when its parent is gone, even by kill -9.
 
   A pool's worker would wait for ever: it holds both ends of its queue.

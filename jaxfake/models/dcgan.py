@@ -79,7 +79,7 @@ class Generator(nn.Module):
     x = self.doubled(x, self.channels)
     return jnp.tanh(x.astype(jnp.float32))
 
-  def doubled(self, x, width: int, use_bias: bool = True):
+  def doubled(self, x, width: int, use_bias: bool = True) -> jax.Array:
     """(b, h, w, c) to (b, 2h, 2w, width)."""
     options: dict[str, Any] = dict(
       padding="SAME", use_bias=use_bias, dtype=self.dtype, kernel_init=normal

@@ -47,7 +47,7 @@ def ours(*arrays) -> bool:
   return jax.default_backend() == "cpu" and shaped and real
 
 
-def pad(x, pads: Sequence[Pair], value: float = 0):
+def pad(x, pads: Sequence[Pair], value: float = 0) -> jax.Array:
   """x (b, h, w, c) with `value` around it, or cropped where `pads` < 0.
 
   Cropped by a slice, for XLA may merge a crop by `lax.pad` into the padding of
@@ -110,7 +110,7 @@ def _blocks(geo: Geometry) -> Pair:
   return pair(-(-k // s) for k, s in zip(geo.kernel, geo.strides, strict=True))
 
 
-def blocks(a, strides: Pair, axis: int):
+def blocks(a, strides: Pair, axis: int) -> jax.Array:
   """Space to depth: (.., h, w, c, ..) -> (.., h / s0, w / s1, s0 * s1 * c, ..).
 
   Height is `axis`.
@@ -122,7 +122,7 @@ def blocks(a, strides: Pair, axis: int):
   return a.reshape(*first, h // s0, w // s1, s0 * s1 * c, *last)
 
 
-def unblocked(a, strides: Pair, axis: int):
+def unblocked(a, strides: Pair, axis: int) -> jax.Array:
   """The inverse of `blocks`, depth to space."""
   (s0, s1), (h, w, c) = strides, a.shape[axis : axis + 3]
   first, last = a.shape[:axis], a.shape[axis + 3 :]
@@ -131,6 +131,6 @@ def unblocked(a, strides: Pair, axis: int):
   return a.reshape(*first, h * s0, w * s1, c // (s0 * s1), *last)
 
 
-def wide(x):
+def wide(x) -> jax.Array:
   """x in float32 at least, for sums as precise as inside a product."""
   return x.astype(jnp.promote_types(x.dtype, jnp.float32))

@@ -96,7 +96,7 @@ def pays(
   return saved * c * o > max(LEAST, MOVED * moved)
 
 
-def convolve(x, w):
+def convolve(x, w) -> jax.Array:
   """y (b, h', w', o) of x (b, h, w, c) and w (kh, kw, c, o)."""
   kernel = w.shape[:2]
   height, width = (n - k + 1 for n, k in zip(x.shape[1:3], kernel, strict=True))
@@ -105,7 +105,7 @@ def convolve(x, w):
   return lax.optimization_barrier(_joined(y)[:, :height, :width])
 
 
-def input_gradient(g, w):
+def input_gradient(g, w) -> jax.Array:
   """x (b, h, w, c) of g (b, h', w', o) and w (kh, kw, c, o)."""
   kernel = w.shape[:2]
   tiles = _each(
@@ -122,7 +122,7 @@ def input_gradient(g, w):
   return lax.optimization_barrier(_joined(x)[:, :height, :width])
 
 
-def kernel_gradient(x, g):
+def kernel_gradient(x, g) -> jax.Array:
   """w (kh, kw, c, o) of x (b, h, w, c) and g (b, h', w', o)."""
   kernel = tuple(
     n - m + 1 for n, m in zip(x.shape[1:3], g.shape[1:3], strict=True)

@@ -30,7 +30,7 @@ def _amplitude(m, slope):
   return np.float32(f**-slope)
 
 
-def texture(seed, g, period, slope):
+def texture(seed, g, period, slope) -> np.ndarray:
   """Noise fixed to the patient, variance 1, repeating every `period` cm."""
   m = 128
   white = generator(seed).standard_normal((m, m), np.float32)
