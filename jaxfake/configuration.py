@@ -52,7 +52,12 @@ def find(argument: str) -> str:
   )
 
 
-def load(argument: str):
+def of(fields: Mapping) -> contracts.Config:
+  """The configuration with these fields, such as those in a result."""
+  return ml_collections.ConfigDict(fields)
+
+
+def load(argument: str) -> contracts.Config:
   """What get_config() of FILE[:VARIANT] returns. Raises ConfigError."""
   file, colon, variant = argument.partition(":")
   try:
@@ -102,7 +107,7 @@ def check(config, where: str = "") -> None:
   changed(base, config, where)
 
 
-def reference(field: str, task: str):
+def reference(field: str, task: str) -> contracts.Config:
   """The configuration with all fields of a task, which `field` names. Raises
   ConfigError where there is no such task."""
   of_task = named.find(field, task, contracts.Family, contracts.Experiment)
@@ -116,7 +121,11 @@ def family(config) -> ModuleType:
   return named.find("task", config.task, contracts.Family).load()
 
 
-def changed(config, changes: Mapping, where: str):
+def changed(
+  config: contracts.Config,
+  changes: Mapping | ml_collections.ConfigDict,
+  where: str,
+) -> contracts.Config:
   """A locked copy of a configuration, some fields changed: {field: value}, of a
   group {field: {field: value}}.
 
@@ -207,7 +216,7 @@ def _kind(old) -> str:
   return f"{name}, such as {old!r}"
 
 
-def parse(argv: list[str]):
+def parse(argv: list[str]) -> tuple[contracts.Config, pathlib.Path]:
   """The configuration and the run's folder. Raises ConfigError."""
   argv, name = located(argv)
   load(name)  # Says where a file is wrong.

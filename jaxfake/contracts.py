@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 if TYPE_CHECKING:
   import numpy as np
 
+# An ml_collections.ConfigDict, whose fields were checked when it was made.
+Config = Any
+
 
 class Family(Protocol):
   """A module that trains one kind of model: what `config.task` names."""
@@ -31,6 +34,7 @@ class Family(Protocol):
     `splits` are pipeline.Splits, `run` is a workdir.Workdir. Raises DataError,
     ConfigError where nothing could be learnt.
     """
+    ...
 
   def load(self, path: pathlib.Path):
     """The trained model of a run's folder, from that folder alone: a Generator
@@ -38,6 +42,7 @@ class Family(Protocol):
 
   def summary(self, path: pathlib.Path, result: dict) -> str:
     """What a finished run reached, and where everything is."""
+    ...
 
 
 class Swept(Family, Protocol):
@@ -53,9 +58,11 @@ class GeneratorFamily(Swept, Protocol):
 
   def load(self, path: pathlib.Path, step: int | None = None) -> "Generator":
     """The generator of a run's last checkpoint, or of another step's."""
+    ...
 
   def describe(self, config) -> dict[str, Any]:
     """What tells its networks from others, a column of a report each."""
+    ...
 
 
 class DetectorFamily(Family, Protocol):
@@ -65,9 +72,11 @@ class DetectorFamily(Family, Protocol):
 
   def load(self, path: pathlib.Path) -> "Detector":
     """The detector, or classifier of findings, of a finished run."""
+    ...
 
   def files(self, path: pathlib.Path) -> list[str]:
     """The names of what `load` reads in a run's folder, beside result.json."""
+    ...
 
 
 class Experiment(Protocol):
@@ -85,6 +94,7 @@ class Experiment(Protocol):
 
     `train(config, path)` does one run of a family and returns its exit code.
     """
+    ...
 
 
 class Adversaries(Protocol):
@@ -114,6 +124,7 @@ class Source(Protocol):
 
   def prepare(self, data) -> "Dataset":
     """The data set, ready to be read. Raises ConfigError, DataError."""
+    ...
 
 
 class Dataset(Protocol):
@@ -125,14 +136,18 @@ class Dataset(Protocol):
 
   def source(self, split: str) -> "Items":
     """The images of "train", "val" or "test". Raises DataError."""
+    ...
 
 
 class Items(Protocol):
   """Images at random, item i a function of i alone; threads may read it."""
 
-  # What items hold, by name: "image" (uint8 (h, w, 1), another such as "mask"
-  # alike), "integer" or "text". image, label, patient and id are in all.
-  features: Mapping[str, str]
+  @property
+  def features(self) -> Mapping[str, str]:
+    """What items hold, by name: "image" (uint8 (h, w, 1), another such as
+    "mask" alike), "integer" or "text". image, label, patient and id are in
+    all."""
+    ...
 
   def __len__(self) -> int: ...
 
@@ -140,6 +155,7 @@ class Items(Protocol):
 
   def column(self, name: str) -> list:
     """One fact of every image, such as "label", without decoding any."""
+    ...
 
 
 class Task(Protocol):
@@ -154,6 +170,7 @@ class Task(Protocol):
     A batch has the features that `splits` gives, (b, ...): images uint8
     (b, s, s, 1), all else int32 (b,).
     """
+    ...
 
   def evaluate(self, state, gather: Callable) -> dict:
     """{name: float or picture}, a picture being uint8 (h, w) or (h, w, 3).
@@ -162,9 +179,11 @@ class Task(Protocol):
     to every example of a source exactly once, on all hosts and devices, and
     returns NumPy arrays in the source's order.
     """
+    ...
 
   def preview(self, state, gather: Callable) -> dict:
     """{name: picture}."""
+    ...
 
 
 class Generator(Protocol):
@@ -194,13 +213,16 @@ class Detector(Protocol):
   def canonical(self) -> "Callable[[np.ndarray], np.ndarray]":
     """What a picture, uint8 gray (h, w), is put through first. Decoding workers
     call it: without JAX, and it can be pickled."""
+    ...
 
   def judge(self, images: "Sequence[np.ndarray]") -> list[dict]:
     """p_fake, verdict and reason of each of some canonical images."""
+    ...
 
   def about(self) -> dict:
     """What a list of verdicts says of it: name, real_at_most, fake_at_least,
     and more."""
+    ...
 
 
 class VerdictWriter(Protocol):

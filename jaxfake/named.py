@@ -60,9 +60,9 @@ def _definitions(file: pathlib.Path) -> dict[str, ast.expr | None]:
       definitions[node.name] = None
     elif isinstance(node, ast.Assign):
       definitions |= {
-        x.id: node.value for x in node.targets if hasattr(x, "id")
+        x.id: node.value for x in node.targets if isinstance(x, ast.Name)
       }
-    elif isinstance(node, ast.AnnAssign):
+    elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
       definitions[node.target.id] = node.value
     elif isinstance(node, ast.Import | ast.ImportFrom):
       definitions |= {(x.asname or x.name): None for x in node.names}

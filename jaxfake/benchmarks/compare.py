@@ -54,6 +54,7 @@ class Worker:
 
   def answer(self) -> dict:
     """Raises RunError, with the end of what it said, where it has died."""
+    assert self._process.stdout is not None  # A pipe.
     line = self._process.stdout.readline()
     if not line:
       self._log.seek(0)
@@ -91,6 +92,7 @@ class Worker:
         return
 
   def close(self) -> None:
+    assert self._process.stdin is not None  # A pipe.
     with contextlib.suppress(BrokenPipeError):
       self._process.stdin.close()
     try:

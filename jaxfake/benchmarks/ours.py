@@ -57,6 +57,10 @@ def make(case: Case, folder: pathlib.Path) -> Callable[[int], int]:
 class Labelled(sources.Rows):
   """As many labels as classes, which look like a prepared split."""
 
+  @property
+  def features(self) -> dict[str, str]:
+    return {"label": "integer"}
+
   def column(self, name: str) -> list[int]:
     return list(range(len(self)))
 
@@ -70,13 +74,13 @@ def images(case: Case, n: int) -> np.ndarray:
 
 def training(case: Case, _) -> Callable[[int], int]:
   c = config(case)
-  n = c.batch_size
+  n, none = c.batch_size, sources.NOTHING
   if case.kind == "gan_train":
-    learn = gan.make(c, pipeline.Splits(("a", "b"), (), (), ()))
+    learn = gan.make(c, pipeline.Splits(("a", "b"), none, none, none))
   else:
     labels = Labelled(label=np.arange(case.classes))
     classes = tuple(map(str, range(case.classes)))
-    learn = neural.make(c, pipeline.Splits(classes, labels, (), ()), STEPS)
+    learn = neural.make(c, pipeline.Splits(classes, labels, none, none), STEPS)
   labels = np.arange(n, dtype=np.int32) % case.classes
   rows = sources.Rows(image=images(case, n), label=labels)
   mesh, _, everywhere = devices.mesh_and_shardings()

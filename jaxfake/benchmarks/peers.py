@@ -5,6 +5,10 @@ autocast to bfloat16, a DataLoader with a process for each core. JAX is not
 imported here. `make(case, folder, mode)` returns what ours.make returns.
 """
 
+# PyTorch may be missing, and its types say less of it than is so.
+# pyright: reportMissingImports=false
+# pyright: reportCallIssue=false, reportPrivateImportUsage=false
+
 from collections.abc import Callable, Iterator
 import functools
 import itertools

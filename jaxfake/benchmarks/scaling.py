@@ -122,11 +122,10 @@ def compiled(config_file: str, flags: list[str], per_chip: int, chips: int):
   # It is read, not run: what comes after XLA's own passes is a waste.
   options = xla.compiler_options() | xla.run_once_options()
   step = step.compile(compiler_options=options)
+  cost, text = step.cost_analysis(), step.as_text()
+  assert cost is not None and text is not None  # A CPU's compiler tells both.
   return Step(
-    chips,
-    step.cost_analysis()["flops"],
-    loop.parameters(state),
-    collectives.read(step.as_text()),
+    chips, cost["flops"], loop.parameters(state), collectives.read(text)
   )
 
 

@@ -9,6 +9,10 @@ one pixel less before and one more behind in CNN and MobileNetV2: at odd sides
 (65 px: 33, 17, 9, 5, 3) the two agree.
 """
 
+# PyTorch may be missing, and its types say less of it than is so.
+# pyright: reportMissingImports=false
+# pyright: reportCallIssue=false, reportArgumentType=false
+
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 import math
@@ -45,7 +49,7 @@ class Block(nn.Module):
         nn.BatchNorm2d(wide * width),
       )
 
-  def forward(self, x):
+  def forward(self, x) -> torch.Tensor:
     y = self.bn1(self.conv1(x)).relu_()
     y = self.bn2(self.conv2(y))
     if hasattr(self, "conv3"):
@@ -68,7 +72,7 @@ class ResNet(nn.Module):
       setattr(self, f"layer{i + 1}", nn.Sequential(*stage))
     self.fc = nn.Linear(c, num_classes)
 
-  def forward(self, x):
+  def forward(self, x) -> torch.Tensor:
     x = self.maxpool(self.bn1(self.conv1(x)).relu_())
     x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
     return self.fc(x.mean((2, 3)))
@@ -82,7 +86,7 @@ class DenseLayer(nn.Module):
     self.norm2 = nn.BatchNorm2d(128)
     self.conv2 = norm_conv(128, 32, 3)
 
-  def forward(self, x):
+  def forward(self, x) -> torch.Tensor:
     y = self.conv1(self.norm1(x).relu_())
     return torch.cat([x, self.conv2(self.norm2(y).relu_())], 1)
 
@@ -117,7 +121,7 @@ class DenseNet(nn.Module):
     self.features = nn.Sequential(parts)
     self.classifier = nn.Linear(c, num_classes)
 
-  def forward(self, x):
+  def forward(self, x) -> torch.Tensor:
     return self.classifier(self.features(x).relu_().mean((2, 3)))
 
 
@@ -143,7 +147,7 @@ class VGG(nn.Module):
       nn.Linear(4096, num_classes),
     )
 
-  def forward(self, x):
+  def forward(self, x) -> torch.Tensor:
     return self.classifier(self.avgpool(self.features(x)).flatten(1))
 
 
@@ -158,7 +162,7 @@ class InvertedResidual(nn.Module):
     self.conv = nn.Sequential(*parts)
     self.short = stride == 1 and channels == width
 
-  def forward(self, x):
+  def forward(self, x) -> torch.Tensor:
     return x + self.conv(x) if self.short else self.conv(x)
 
 
@@ -187,7 +191,7 @@ class MobileNetV2(nn.Module):
       nn.Dropout(0.2), nn.Linear(1280, num_classes)
     )
 
-  def forward(self, x):
+  def forward(self, x) -> torch.Tensor:
     return self.classifier(self.features(x).mean((2, 3)))
 
 
@@ -204,7 +208,7 @@ class CNNStage(nn.Module):
         norm_conv(channels, width, 1, stride), nn.BatchNorm2d(width)
       )
 
-  def forward(self, x):
+  def forward(self, x) -> torch.Tensor:
     y = self.bn2(self.conv2(self.bn1(self.conv1(x)).relu_()))
     return (self.short(x) + y).relu_()
 
@@ -225,7 +229,7 @@ class CNN(nn.Module):
     self.dropout = nn.Dropout(0.0)
     self.fc = nn.Linear(2 * c, num_classes)
 
-  def forward(self, x):
+  def forward(self, x) -> torch.Tensor:
     x = self.stages(self.stem(x))
     x = torch.cat([x.mean((2, 3)), x.amax((2, 3))], 1)
     return self.fc(self.dropout(x))
@@ -248,7 +252,7 @@ class Generator(nn.Module):
     parts += [nn.ConvTranspose2d(c, channels, 4, 2, 1), nn.Tanh()]
     self.main = nn.Sequential(*parts)
 
-  def forward(self, z):
+  def forward(self, z) -> torch.Tensor:
     return self.main(z[:, :, None, None])
 
 
@@ -267,7 +271,7 @@ class Discriminator(nn.Module):
     parts.append(nn.Conv2d(c, 1, 4))
     self.main = nn.Sequential(*parts)
 
-  def forward(self, x):
+  def forward(self, x) -> torch.Tensor:
     return self.main(x)[:, 0, 0, 0]
 
 

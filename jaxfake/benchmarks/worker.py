@@ -45,11 +45,11 @@ def main(name: str, case: str, folder: str, *mode: str) -> None:
     from jaxfake.benchmarks import ours as side
   else:
     from jaxfake.benchmarks import peers as side
-  case = Case(*json.loads(case))
-  say(**side.about(case))
+  asked = Case(*json.loads(case))
+  say(**side.about(asked))
   start = time.perf_counter()
   try:
-    run = side.make(case, pathlib.Path(folder), *mode)
+    run = side.make(asked, pathlib.Path(folder), *mode)
     run(1)
   except Exception as error:
     import traceback
@@ -73,7 +73,7 @@ def main(name: str, case: str, folder: str, *mode: str) -> None:
     say(
       images=images,
       seconds=seconds,
-      cpu_seconds=now and now.ours - used.ours,
+      cpu_seconds=used and now and now.ours - used.ours,
       peak_mb=side.peak_mb() or machine.peak_mb(),
     )
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 import json
 import pathlib
+from typing import Any
 import zipfile
 
 import numpy as np
@@ -170,7 +171,8 @@ def _types(node) -> set[str]:
   return types
 
 
-def _svm_parts(model) -> tuple[preprocessing.StandardScaler, svm.SVC]:
+def _svm_parts(model) -> tuple[Any, Any]:
+  """Its scaler and its SVC."""
   (_, scaler), (_, machine) = model.steps
   return scaler, machine
 
@@ -215,7 +217,7 @@ def _sound_tree(t, k: int, d: int) -> bool:
   """Whether a tree's paths all end: every child stands after its parent."""
   here = np.arange(t.node_count)
   left, right = t.children_left, t.children_right
-  leaf = left == tree._tree.TREE_LEAF
+  leaf = left == tree._tree.TREE_LEAF  # pyright: ignore[reportAttributeAccessIssue]
   inner = (
     (here < left)
     & (left < t.node_count)

@@ -5,9 +5,8 @@ from collections.abc import Callable
 import pathlib
 
 import jax
-import ml_collections
 
-from jaxfake import errors, models
+from jaxfake import configuration, errors, models
 from jaxfake.classifiers import fitted, neural, registry
 from jaxfake.data import patients
 from jaxfake.evaluation import judge
@@ -55,7 +54,7 @@ def load(path: pathlib.Path) -> registry.Classifier:
 def files(path: pathlib.Path) -> list[str]:
   """The names of what `load` reads in a run's folder, beside result.json."""
   result = disk.read_json(path / "result.json")
-  config = ml_collections.ConfigDict(result["config"])
+  config = configuration.of(result["config"])
   if config.model.name in models.MODELS:
     return neural.files(path)
   return fitted.program(config).files()

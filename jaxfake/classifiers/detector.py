@@ -4,7 +4,7 @@
 a listener consumes it row by row.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 import contextlib
 import functools
 import hashlib
@@ -158,7 +158,7 @@ def score(
   files: Iterable[str],
   pool: decoders.Pool | None = None,
   maps: bool = False,
-) -> Iterator[dict]:
+) -> Generator[dict, None, None]:
   """A row of FIELDS for each file, in order; some are read ahead, by workers.
   With `maps`, its map over it, uint8 (h, w, 3), or None, as `map` too.
 
@@ -204,6 +204,8 @@ def judged(program, items: list, maps: bool = False) -> Iterator[dict]:
     row = row if image is None else row | next(said)
     if maps:
       heatmap = None if image is None else program.map(image)
-      seen = None if heatmap is None else overlay.overlay(image, heatmap)
+      seen = None
+      if image is not None and heatmap is not None:
+        seen = overlay.overlay(image, heatmap)
       row = row | {"map": seen}
     yield row

@@ -10,7 +10,7 @@ Speaker recognition met the same (Hatch, Kajarekar and Stolcke, 2006,
 Within-class covariance normalization for SVM-based speaker recognition).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -109,6 +109,10 @@ def moments(x: np.ndarray, groups: np.ndarray) -> Moments:
 Weighted = Sequence[tuple[float, Moments]]
 
 
+def _sum(arrays: Iterable[np.ndarray]) -> np.ndarray:
+  return np.asarray(sum(arrays))
+
+
 def _covariance(parts: Weighted, mean: np.ndarray) -> np.ndarray:
   """Weighted, about a mean that they need not have: (d, d)."""
   total = np.zeros((len(mean), len(mean)), np.float32)
@@ -143,11 +147,11 @@ def mixed(parts: Weighted) -> Moments:
   count = sum(part.count for _, part in parts)
   share = sum(weight for weight, _ in parts)
   weighted = [(weight / share, part) for weight, part in parts]
-  parts = [part for _, part in parts]
-  mean = sum(weight * part.mean for weight, part in weighted)
-  groups = sum(part.groups for part in parts)
-  of_groups = sum(
-    part.groups * (part.mean - mean + part.group_mean) for part in parts
+  each = [part for _, part in parts]
+  mean = _sum(weight * part.mean for weight, part in weighted)
+  groups = sum(part.groups for part in each)
+  of_groups = _sum(
+    part.groups * (part.mean - mean + part.group_mean) for part in each
   )
   return Moments(
     count,
@@ -155,7 +159,7 @@ def mixed(parts: Weighted) -> Moments:
     _covariance(weighted, mean).astype(np.float32),
     groups,
     of_groups / max(groups, 1),
-    _of_groups(parts, mean).astype(np.float32),
+    _of_groups(each, mean).astype(np.float32),
   )
 
 
@@ -171,12 +175,12 @@ def discriminant(
   classes = reals, fakes
   share = [sum(weight for weight, _ in parts) for parts in classes]
   means = [
-    sum(weight * part.mean for weight, part in parts) / n
+    _sum(weight * part.mean for weight, part in parts) / n
     for parts, n in zip(classes, share, strict=True)
   ]
   centre = (share[0] * means[0] + share[1] * means[1]) / sum(share)
   apart = means[1] - means[0]
-  within = sum(map(_covariance, classes, means)) / sum(share)
+  within = _sum(map(_covariance, classes, means)) / sum(share)
   spread = share[0] * share[1] / sum(share) ** 2 * np.square(apart)
   scale = np.sqrt(np.maximum(np.diag(within) + spread, 0)) + 1e-3
   system = within + group_weight * _of_groups([x for _, x in reals], means[0])
@@ -194,7 +198,7 @@ def scatter(parts: Weighted, *, rank: int, floor: float) -> Scatter:
   variance of noise, of numbers that are standardised."""
   total = sum(weight for weight, _ in parts)
   parts = [(weight / total, part) for weight, part in parts]
-  mean = sum(weight * part.mean for weight, part in parts)
+  mean = _sum(weight * part.mean for weight, part in parts)
   covariance = _covariance(parts, mean)
   scale = np.sqrt(np.diag(covariance)) + 1e-3
   covariance /= np.outer(scale, scale)

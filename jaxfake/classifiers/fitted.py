@@ -25,10 +25,12 @@ TIMED = 32  # Images a batch, of the scoring time.
 class Classical:
   """A program of scikit-learn's over `classical.features`."""
 
+  _model: classical.Model  # Once it is fitted or loaded.
+  _network: features.Network | None = None
+
   def __init__(self, config):
     self._config, self._seed = config.classical, config.seed
     self._name = config.model.name
-    self._model = self._network = None
 
   def fit(self, images: np.ndarray, labels: np.ndarray) -> None:
     if "network" in self._config.features.split(","):
@@ -85,9 +87,10 @@ class Classical:
 class Reservoir:
   """The convolutional reservoir: see reservoir.py."""
 
+  _model: reservoir.Model  # Once it is fitted or loaded.
+
   def __init__(self, config):
     self._options, self._seed = config.reservoir.to_dict(), config.seed
-    self._model = None
 
   def fit(self, images: np.ndarray, labels: np.ndarray) -> None:
     self._model = reservoir.fit(self._options, images, labels, self._seed)

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import dataclasses
 import pathlib
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -32,7 +32,7 @@ from scipy import ndimage
 import scipy.optimize
 import scipy.special
 
-from jaxfake import errors
+from jaxfake import contracts, errors
 from jaxfake.classifiers import detector, discriminant, spectral
 from jaxfake.data import crops, deliveries, pipeline, work
 from jaxfake.evaluation import metrics
@@ -69,8 +69,8 @@ class Model:
 class Rule:
   """From measures to evidence, to a probability, to a verdict."""
 
-  centre: tuple[float, float]  # Of the measures of reals, and their spread.
-  spread: tuple[float, float]
+  centre: tuple[float, ...]  # Of the measures of reals, and their spread.
+  spread: tuple[float, ...]
   slope: float  # Of the logit of a fake, by evidence.
   intercept: float
   real_at_most: float  # Evidence.
@@ -179,7 +179,7 @@ def check(config) -> None:
       )
 
 
-def chosen(source: Sequence, most: int) -> list[int]:
+def chosen(source: contracts.Items, most: int) -> list[int]:
   """Indices of at most so many pictures of each source, evenly spread."""
   places = {}
   for i, name in enumerate(
@@ -193,7 +193,9 @@ def chosen(source: Sequence, most: int) -> list[int]:
   return sorted(those)
 
 
-def drawn(config, source: Sequence) -> Iterator[tuple[int, int, np.ndarray]]:
+def drawn(
+  config, source: contracts.Items
+) -> Iterator[tuple[int, int, np.ndarray]]:
   """The crops uint8 (s, s) that `config` draws from train images: index of the
   picture, group, crop."""
   indices = chosen(source, config.pictures)
@@ -208,7 +210,7 @@ def drawn(config, source: Sequence) -> Iterator[tuple[int, int, np.ndarray]]:
         yield row, job.group, crop
 
 
-def examples(config, source: Sequence) -> Examples:
+def examples(config, source: contracts.Items) -> Examples:
   """Of the crops that `config` draws from train images."""
   rows, groups, waiting, numbers = [], [], [], []
 
@@ -228,14 +230,11 @@ def examples(config, source: Sequence) -> Examples:
   if waiting:
     flush()
   columns = source.column("label"), source.column("source"), origins(source)
-  return Examples(
-    np.concatenate(numbers),
-    *(np.array([x[i] for i in rows]) for x in columns),
-    np.array(groups),
-  )
+  labels, names, of = (np.array([x[i] for i in rows]) for x in columns)
+  return Examples(np.concatenate(numbers), labels, names, of, np.array(groups))
 
 
-def origins(source: Sequence) -> list[str]:
+def origins(source: contracts.Items) -> list[str]:
   """Of fakes that were made of a real of this split, its source; else ""."""
   of = dict(zip(source.column("id"), source.column("source"), strict=True))
   return [of.get(id, "") for id in source.column("original")]
@@ -260,8 +259,9 @@ def parts(table: Examples) -> Parts:
   }
 
 
-def kept(of: "Pictures", without: Sequence[str]) -> np.ndarray:
-  """Which pictures (n,) are neither of some sources nor made of their reals."""
+def kept(of, without: Sequence[str]) -> np.ndarray:
+  """Which Pictures or peers.Crops are neither of some sources nor made of their
+  reals: (n,)."""
   out = list(without)
   return ~np.isin(of.sources, out) & ~np.isin(of.origins, out)
 
@@ -369,7 +369,9 @@ class Pictures:
 
 
 def pictures(
-  source: Sequence, indices: Sequence[int], deliver: Callable | None = None
+  source: contracts.Items,
+  indices: Sequence[int],
+  deliver: Callable | None = None,
 ) -> Pictures:
   """Numbers of whole pictures, those too small left out; perhaps delivered."""
   facts = [source.column("label"), source.column("source"), origins(source)]
@@ -582,7 +584,7 @@ def train(config, splits, run) -> int:
   return 0
 
 
-def learnt_from(source: Sequence, most: int) -> list[dict]:
+def learnt_from(source: contracts.Items, most: int) -> list[dict]:
   """How many pictures of each source, and under which licences."""
   names = "label", "source", "licence"
   columns = [source.column(name) for name in names]
@@ -645,10 +647,10 @@ def conclude(settled: Rule, model: Model, test: Pictures) -> dict:
 
 def by_source(test: Pictures, verdicts: Sequence[str]) -> list[dict]:
   """How many of each source are called what."""
-  verdicts, rows = np.array(verdicts), []
+  said, rows = np.array(verdicts), []
   for label, name in sorted(set(zip(test.labels, test.sources, strict=True))):
     those = (test.labels == label) & (test.sources == name)
-    called = {v: int((verdicts[those] == v).sum()) for v in VERDICTS}
+    called = {v: int((said[those] == v).sum()) for v in VERDICTS}
     rows.append(
       {"source": str(name), "class": CLASSES[label], "images": int(those.sum())}
       | called
@@ -771,7 +773,7 @@ def load(path: pathlib.Path) -> Detector:
   """Of a finished run's folder, or one that was shipped."""
   path = pathlib.Path(path)
   calibration = disk.read_json(path / "result.json")["calibration"]
-  fields = {
+  fields: dict[str, Any] = {
     k: tuple(v) if isinstance(v, list) else v for k, v in calibration.items()
   }
   return Detector(load_model(path / MODEL), Rule(**fields))

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxfake import errors, models
+from jaxfake import configuration, errors, models
 from jaxfake.data.sources import Rows
 from jaxfake.evaluation import judge
 from jaxfake.models.weights import pretrained
@@ -261,7 +261,9 @@ class Learning:
     mix = lambda a, b: (b + decay * (a - b)).astype(a.dtype)
     return jax.tree.map(mix, average, new)
 
-  def _scores(self, variables, gather: Callable, source):
+  def _scores(
+    self, variables, gather: Callable, source
+  ) -> tuple[np.ndarray, np.ndarray]:
     """Logits and labels of a source."""
 
     def labelled(batch):
@@ -270,8 +272,9 @@ class Learning:
     return gather(labelled, source)
 
   def evaluate(self, state: State, gather: Callable) -> dict:
-    scores = self._scores(self.model(state), gather, self._splits.val)
-    return judge.validation(*scores, self._weights)
+    val = self._splits.val
+    logits, labels = self._scores(self.model(state), gather, val)
+    return judge.validation(logits, labels, self._weights)
 
   def model(self, state: State) -> dict:
     """The averaged variables: what is kept, and scores."""
@@ -354,9 +357,7 @@ def initial(weights: str, name: str, variables: dict) -> dict:
 
 def load(path: pathlib.Path):
   """A run's config, and its best model's variables as arrays on one device."""
-  import ml_collections
-
-  config = ml_collections.ConfigDict(disk.read_json(path / "config.json"))
+  config = configuration.of(disk.read_json(path / "config.json"))
   classes = disk.read_json(path / "dataset.json")["classes"]
   like = abstract_variables(config, len(classes))
   place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jaxfake import contracts
 from jaxfake.classifiers import forensic
 from jaxfake.data import crops
 from jaxfake.models import residual, trace_autoencoder
@@ -43,7 +44,7 @@ class Crops:
     return Crops(*(x[which] for x in columns))
 
 
-def drawn(config, source: Sequence) -> Crops:
+def drawn(config, source: contracts.Items) -> Crops:
   """One crop of each picture that `forensic` learns from, as they are."""
   config = config.copy_and_resolve_references()
   config.each, config.delivered = 1, 0
@@ -72,8 +73,8 @@ def over(image: np.ndarray) -> np.ndarray:
 
 def of_pictures(score: Score, images: Sequence[np.ndarray]) -> np.ndarray:
   """Scores (n,) of crops (n, SPREAD ** 2, SIDE, SIDE): the means over crops."""
-  images = np.asarray(images)
-  flat = images.reshape(-1, *images.shape[-2:])
+  stacked = np.asarray(images)
+  flat = stacked.reshape(-1, *stacked.shape[-2:])
   return score(flat).reshape(len(images), -1).mean(1)
 
 

@@ -10,10 +10,9 @@ import hashlib
 import pathlib
 from typing import NamedTuple
 
-import ml_collections
 import numpy as np
 
-from jaxfake import contracts, errors, models, named
+from jaxfake import configuration, contracts, errors, models, named
 from jaxfake.classifiers import features, fitted, neural
 from jaxfake.data import pipeline, real_or_fake
 from jaxfake.evaluation import calibration
@@ -27,7 +26,7 @@ BATCH = 32  # Images scored at once: one shape, compiled once.
 class Classifier(NamedTuple):
   """A trained program. `logits` takes uint8 (n, s, s, 1), s = config's size."""
 
-  config: ml_collections.ConfigDict
+  config: contracts.Config
   classes: tuple[str, ...]
   logits: Callable
   temperature: float
@@ -55,6 +54,7 @@ class Classifier(NamedTuple):
     if not images:
       return []
     p_fake = self.probabilities(np.stack(images)[..., None])[:, 1]
+    assert self.uncertain is not None  # Of two classes.
     said = verdicts(p_fake, self.uncertain)
     return [
       {
@@ -67,6 +67,7 @@ class Classifier(NamedTuple):
 
   def about(self) -> dict:
     """Of a detector, what a list of verdicts says of it."""
+    assert self.uncertain is not None  # Of two classes.
     low, high = self.uncertain
     return {
       "name": self.config.model.name,
@@ -88,7 +89,7 @@ def load(path: pathlib.Path) -> Classifier:
   result = disk.read_json(path / "result.json")
   if "calibration" not in result:
     raise errors.ConfigError(f"{path} is a run, but not of a classifier")
-  config = ml_collections.ConfigDict(result["config"])
+  config = configuration.of(result["config"])
   classes = tuple(result["dataset"]["classes"])
   if config.model.name in models.MODELS:
     logits = _network(path, len(classes))

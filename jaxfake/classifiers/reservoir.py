@@ -287,7 +287,7 @@ def frozen(model: Model) -> int:
   """
   weights = model.reservoir.weights()
   dense = [*weights["filters"], weights["inputs"], weights["bias"]]
-  sparse = np.count_nonzero(weights["recurrent"])
+  sparse = int(np.count_nonzero(weights["recurrent"]))
   return sum(w.size for w in dense) + sparse + model.moments.size
 
 

@@ -201,7 +201,7 @@ class Surroundings(NamedTuple):
   """Parts of a picture, side by side: where the middle of the first lies, how
   many pixels further the next, and row by row float32 (columns, NUMBERS)."""
 
-  first: tuple[float, float]
+  first: tuple[float, ...]
   stride: int
   rows: Iterator[np.ndarray]
 
@@ -229,7 +229,7 @@ def of_surroundings(image: np.ndarray, side: int = 5) -> Surroundings:
       x = x.take(range(n // 2, n // 2 + shape[axis] - n + 1), axis)
     return x
 
-  total = Sums(*(around(x) for x in each))
+  total = jax.tree.map(around, each)
   total = total._replace(count=np.round(total.count[..., 0]))
   return Surroundings(
     tuple((BLOCK - 1 + stride * (n - 1)) / 2 for n in size),

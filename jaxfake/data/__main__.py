@@ -119,7 +119,7 @@ def _parser():
   commands = parser.add_subparsers(required=True, metavar="COMMAND")
   for run in _list, _prepare, _check, _describe:
     name = run.__name__[1:]
-    help = run.__doc__.rstrip(".")
+    help = (run.__doc__ or "").rstrip(".")
     sub = commands.add_parser(name, help=help, description=help)
     sub.set_defaults(run=run)
     if run is _list:

@@ -13,6 +13,7 @@ import functools
 import hashlib
 import io
 import operator
+from typing import cast
 
 import numpy as np
 from PIL import Image
@@ -44,8 +45,8 @@ class Recipe(tfds.core.BuilderConfig):
   # Out of repr, which TFDS logs.
   items: dict[str, list] = dataclasses.field(default_factory=dict, repr=False)
   classes: tuple[str, ...] = ()
-  read: Callable | None = None
-  pool: Callable | None = None
+  read: Callable = dataclasses.field(kw_only=True)
+  pool: Callable = dataclasses.field(kw_only=True)
   unreadable: str = "stop"
   # Beside image, label, patient and id: {name: one of KINDS}.
   features: dict = dataclasses.field(default_factory=dict)
@@ -68,8 +69,12 @@ class _Builder(tfds.core.ShardBasedBuilder, skip_registration=True):
   # needs importlib_resources, which it does not declare.
   code_path = None
 
+  @property
+  def _recipe(self) -> Recipe:
+    return cast(Recipe, self.builder_config)
+
   def _info(self):
-    recipe = self.builder_config
+    recipe = self._recipe
     kinds = {"patient": "text", "id": "text"} | recipe.features
     features = {
       "image": KINDS["image"](),
@@ -99,7 +104,7 @@ class _Builder(tfds.core.ShardBasedBuilder, skip_registration=True):
     }
 
   def _shard(self, split, items):
-    for record in work.in_order(self._pool, self.builder_config.read, items):
+    for record in work.in_order(self._pool, self._recipe.read, items):
       self._advance()
       if isinstance(record, image_error.ImageError):
         self._unreadable.append(record)
@@ -108,7 +113,7 @@ class _Builder(tfds.core.ShardBasedBuilder, skip_registration=True):
       yield record["id"], {**record, "image": record["image"].data}
 
   def _download_and_prepare(self, dl_manager, download_config=None):
-    recipe = self.builder_config
+    recipe = self._recipe
     self._unreadable, self._tally = [], Tally(recipe.classes)
     total = sum(map(len, recipe.items.values()))
     with recipe.pool() as self._pool:
@@ -121,7 +126,9 @@ class _Builder(tfds.core.ShardBasedBuilder, skip_registration=True):
     for split, info in self.info.splits.items():
       if not info.num_examples:
         raise errors.DataError(f"none of the {split} images can be read")
-    self.info.metadata.update(
+    metadata = self.info.metadata
+    assert metadata is not None  # See `_info`.
+    metadata.update(
       self._tally.facts(),
       **settled,
       skipped=[str(e) for e in self._unreadable],
@@ -130,8 +137,8 @@ class _Builder(tfds.core.ShardBasedBuilder, skip_registration=True):
   def _settled(self, total):
     """The recipe's items by their final split, without those already found
     unreadable; and facts about that."""
-    recipe = self.builder_config
-    if recipe.look is None:
+    recipe = self._recipe
+    if recipe.look is None or recipe.settle is None:
       return recipe.items, {}
     items, seen = [], []
     every = [item for items in recipe.items.values() for item in items]
@@ -166,7 +173,7 @@ class Tally:
     self._shapes = collections.Counter()
     self._digest = hashlib.sha256()
 
-  def add(self, split, record):
+  def add(self, split, record) -> None:
     label = record["label"]
     name = self._classes[label] if label >= 0 else UNLABELLED
     self._counts[split][name] += 1
@@ -177,7 +184,7 @@ class Tally:
       f"{split}\n{name}\n{record['id']}\n".encode() + record["image"].sha256
     )
 
-  def facts(self):
+  def facts(self) -> dict:
     sets = self._patients
     names = [s for s in folders.SPLITS if s in sets]
     return {
@@ -231,16 +238,20 @@ class Source:
   def __init__(self, directory: str, split: str):
     self._made_of = directory, split
     builder = tfds.builder_from_directory(directory)
+    features = cast(tfds.features.FeaturesDict, builder.info.features)
     types = {tfds.features.Image: "image", tfds.features.Text: "text"}
     self.features = {
       name: types.get(type(feature), "integer")
-      for name, feature in builder.info.features.items()
+      for name, feature in features.items()
     }
     self._images = [k for k, v in self.features.items() if v == "image"]
     # Decoded here: TFDS prefers OpenCV where there is one, and warns where
     # there is none.
     skip = {k: tfds.decode.SkipDecoding() for k in self._images}
-    self._records = builder.as_data_source(split, decoders=skip)
+    self._records = builder.as_data_source(
+      split,  # pyright: ignore[reportCallIssue]
+      decoders=skip,
+    )
     self._name = f"{builder.name}/{split}"
 
   def __reduce__(self):

@@ -12,6 +12,7 @@ import dataclasses
 
 import numpy as np
 
+from jaxfake import contracts
 from jaxfake.data import deliveries
 
 SIDE = 96  # Pixels of a crop.
@@ -70,12 +71,12 @@ def cropped(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
   h, w = image.shape
   top, left = rng.integers(h - SIDE + 1), rng.integers(w - SIDE + 1)
   image = image[top : top + SIDE, left : left + SIDE]
-  image = np.rot90(image, rng.integers(4))
+  image = np.rot90(image, int(rng.integers(4)))
   return np.ascontiguousarray(image[:, ::-1] if rng.random() < 0.5 else image)
 
 
 def jobs(
-  source: Sequence,
+  source: contracts.Items,
   chosen: Sequence[int],
   each: int,
   seed: int,
@@ -95,11 +96,12 @@ def jobs(
       continue
     real = place.get(originals[i]) if labels[i] else None
     partner = None if real is None else source[real]["image"][..., 0]
-    aligned = partner is not None and partner.shape == image.shape
+    if partner is None or partner.shape != image.shape:
+      real = partner = None
     for k in range(each):
       variant = k // SAME_SIZE
       key, group = (seed, i, k), i * each + variant
-      if aligned:
+      if real is not None and partner is not None:
         pieces = tuple(
           piece(x, np.random.default_rng(key)) for x in (partner, image)
         )

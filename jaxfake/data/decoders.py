@@ -106,7 +106,9 @@ class Pool(futures.ThreadPoolExecutor):
           worker.kill()
     self.shutdown(wait=True, cancel_futures=True)
 
-  def shutdown(self, wait: bool = True, *, cancel_futures: bool = False):
+  def shutdown(
+    self, wait: bool = True, *, cancel_futures: bool = False
+  ) -> None:
     super().shutdown(wait, cancel_futures=cancel_futures)
     while not self._idle.empty():
       self._end(self._idle.get())
@@ -153,13 +155,14 @@ class _Worker:
       return self._receive()
     except (EOFError, ConnectionError) as error:
       self._process.join()
+      assert self._process.exitcode is not None  # It has ended.
       raise _Lost(_epitaph(self._process.exitcode)) from error
 
   def _receive(self):
     sizes, start = self._pipe.recv()
     buffers = [np.empty(size, np.uint8) for size in sizes]
     for buffer in buffers:  # By hand, as Connection copies what it reads.
-      view = memoryview(buffer)
+      view = buffer.data
       while view:
         if not (count := os.readv(self._pipe.fileno(), [view])):
           raise EOFError

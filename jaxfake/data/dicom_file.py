@@ -14,13 +14,13 @@ No message holds a value from the header but sizes, codec and modality.
 import io
 import logging
 import struct
+from typing import Any
 import warnings
 import zlib
 
 import numpy as np
 from PIL import Image
-import pydicom
-from pydicom import pixels, uid
+from pydicom import filereader, uid
 
 from jaxfake.data import (
   dicom_gray,
@@ -52,7 +52,7 @@ def parse(data: bytes, tags=None) -> tuple:
   The transfer syntax is named even if it was not.
   """
   file = io.BytesIO(_inflated(data))
-  dataset = pydicom.filereader.read_partial(
+  dataset = filereader.read_partial(
     file,
     stop_when=lambda tag, vr, length: tag in (_PIXELS, *_FLOATS),
     force=True,
@@ -79,9 +79,9 @@ def _inflated(data):
   file = io.BytesIO(data)
   if data[128:132] == b"DICM":
     file.seek(132)
-  meta = dict(
+  meta: dict[int, Any] = dict(
     (element.tag, element.value)
-    for element in pydicom.filereader.data_element_generator(
+    for element in filereader.data_element_generator(
       file, False, True, stop_when=lambda tag, vr, length: tag.group != 2
     )
   )

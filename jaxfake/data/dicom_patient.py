@@ -7,8 +7,7 @@ import re
 import warnings
 import zlib
 
-import pydicom
-from pydicom import filereader
+from pydicom import filereader, uid
 
 from jaxfake.data import patients
 
@@ -28,23 +27,21 @@ _STAND_IN = re.compile(
 
 def header(file) -> patients.Header | None:
   """The patient in an open DICOM file's header, or None. Reads to group 10."""
-  wanted = {"specific_tags": [0x00100020, 0x00100021]}
+  wanted = [0x00100020, 0x00100021]
   after = lambda tag, vr, length: tag > 0x00100021
   try:
     meta = _meta(file)
-    if meta is not None and meta == pydicom.uid.DeflatedExplicitVRLittleEndian:
+    if meta is not None and meta == uid.DeflatedExplicitVRLittleEndian:
       dataset = filereader.read_dataset(
-        _inflated(file), False, True, stop_when=after, **wanted
+        _inflated(file), False, True, stop_when=after, specific_tags=wanted
       )
     else:
       file.seek(0)
       dataset = filereader.read_partial(
-        file, stop_when=after, force=True, **wanted
+        file, stop_when=after, force=True, specific_tags=wanted
       )
     # As stored: a value's character set is not needed, and may be wrong.
-    id, issuer = (
-      _text(dataset.get_item(tag)) for tag in wanted["specific_tags"]
-    )
+    id, issuer = (_text(dataset.get_item(tag)) for tag in wanted)
   except Exception:  # Broken headers raise nearly anything; reading says so.
     return None
   if _STAND_IN.fullmatch(id):

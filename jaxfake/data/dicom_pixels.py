@@ -11,7 +11,7 @@ from typing import NamedTuple
 import imagecodecs
 import numpy as np
 from pydicom import uid
-from pydicom.pixels import convert_color_space
+from pydicom.pixels.processing import convert_color_space
 
 from jaxfake.data import jpeg_file, jpeg_lossless
 from jaxfake.data.dicom_gray import Refusal

@@ -98,4 +98,4 @@ def clusters(bits: np.ndarray) -> tuple[list[list[int]], int]:
     chains = sets.members()
     kept += [those for those in chains if len(those) <= largest]
     left = {i for those in chains if len(those) > largest for i in those}
-  return sorted(kept), len(left)
+  return sorted(kept), len(left or ())

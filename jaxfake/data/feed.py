@@ -10,7 +10,7 @@ that the compiled step looks up. A larger one is decoded by worker processes and
 streamed. Both give the same numbers.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 import functools
 import itertools
 
@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxfake import contracts
 from jaxfake.data import pipeline, work
 from jaxfake.runtime import xla
 
@@ -37,7 +38,7 @@ def order(seed: int, epoch: int, n: int) -> np.ndarray:
 class Shuffled:
   """The endless stream over a source, for Grain."""
 
-  def __init__(self, source: Sequence, seed: int):
+  def __init__(self, source: contracts.Items, seed: int):
     self._source, self._seed = source, seed
 
   def __len__(self) -> int:
@@ -46,8 +47,8 @@ class Shuffled:
   def __repr__(self) -> str:  # Grain prints its sources; not every item.
     return f"Shuffled({self._source})"
 
-  def __getitem__(self, position: int):
-    epoch, i = divmod(position, len(self._source))
+  def __getitem__(self, index: int):
+    epoch, i = divmod(index, len(self._source))
     return self._source[int(order(self._seed, epoch, len(self._source))[i])]
 
 
@@ -65,7 +66,7 @@ def indices(
 
 
 def batches(
-  source: Sequence,
+  source: contracts.Items,
   seed: int,
   batch_size: int,
   first: int,
@@ -114,7 +115,7 @@ class Feed:
       config.data.feed == "auto" and images <= xla.resident_bytes()
     )
     self.most = xla.steps_per_dispatch()
-    self._images, self._stream = None, None
+    self._images = None
     if on_device:
       self._images = self._put(jax.P(), pipeline.arrays(source))
       self.about = f"{images / 1e6:,.1f} MB of images on the device"

@@ -107,7 +107,9 @@ def count_records(shard: pathlib.Path) -> int:
     return len(source)
 
 
-def write_pngs(out: pathlib.Path, first: int, encoded: list[bytes]):
+def write_pngs(
+  out: pathlib.Path, first: int, encoded: list[bytes]
+) -> list[dict]:
   """One file an image, 10,000 a folder; returns their places."""
   places = []
   for i, data in enumerate(encoded, first):
@@ -119,9 +121,11 @@ def write_pngs(out: pathlib.Path, first: int, encoded: list[bytes]):
   return places
 
 
-def write_shard(out: pathlib.Path, first: int, encoded: list[bytes]):
+def write_shard(
+  out: pathlib.Path, first: int, encoded: list[bytes]
+) -> list[dict]:
   """One ArrayRecord file of PNG bytes; returns their places."""
-  from array_record.python import array_record_module
+  from array_record.python import array_record_module  # pyright: ignore[reportAttributeAccessIssue]
 
   file = f"synthetic-{first:08}.array_record"
   part = out / (file + ".part")

@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import io
 import os
+from typing import Any
 
 import numpy as np
 
@@ -66,7 +67,7 @@ def settle(
   """The entries by split, and facts: how patients are known, and what kept
   images together."""
   entries = with_patients(entries, seen)
-  facts = {"kept_together": 0, "too_alike": 0}
+  facts: dict[str, Any] = {"kept_together": 0, "too_alike": 0}
   if policy == "patient":
     entries, facts = split(entries, seen)
   by = collections.Counter(entry.known for entry in entries)

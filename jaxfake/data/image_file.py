@@ -63,10 +63,10 @@ _UPRIGHT = {  # EXIF orientation -> the picture the right way up.
 
 def read(source: str | os.PathLike | bytes) -> np.ndarray:
   """Returns uint8 gray (h, w); raises ImageError alone. Threads may call it."""
-  name, data = "<bytes>", source
-  if not isinstance(source, bytes):
-    name = os.fspath(source)
-    data = read_bytes(source)
+  if isinstance(source, bytes):
+    name, data = "<bytes>", source
+  else:
+    name, data = os.fspath(source), read_bytes(source)
   _check_bytes(name, data)
   if looks_dicom(data):
     from jaxfake.data import dicom_file  # pydicom: half a second to import.

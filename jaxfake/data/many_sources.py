@@ -34,6 +34,7 @@ import os
 import pathlib
 import re
 import types
+from typing import Any
 import unicodedata
 
 import numpy as np
@@ -377,7 +378,7 @@ def settle(
       else:
         kept[i] = dataclasses.replace(entries[i], split=split)
   near = [[i for i in those if i in kept] for those in near]
-  facts = {
+  facts: dict[str, Any] = {
     "kept_together": grouping.kept_together(entries, near),
     "too_alike": alike,
     "dropped_between_sources": len(copies),

@@ -34,4 +34,5 @@ def matched(
     for indices, those in zip(chosen, pair, strict=True):
       indices.append(evenly(those, count))
   none = [np.zeros(0, np.intp)]
-  return tuple(np.concatenate(x or none) for x in chosen)
+  of_first, of_second = (np.concatenate(x or none) for x in chosen)
+  return of_first, of_second

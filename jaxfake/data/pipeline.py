@@ -1,12 +1,13 @@
 """Images of one size, by split."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from jaxfake import errors
+from jaxfake.contracts import Items
 from jaxfake.data import sources, work
 
 # Pillow's, all antialiased when shrinking.
@@ -52,7 +53,7 @@ class Images:
 
   def __init__(
     self,
-    source: Sequence,
+    source: Items,
     data,
     keep: bool = True,
     features: Sequence[str] = FEATURES,
@@ -69,7 +70,7 @@ class Images:
       if source.features[name] == "text":
         values = sorted(set(source.column(name)))
         self._codes[name] = {value: i for i, value in enumerate(values)}
-    self._cache = None
+    self._cache: list[Any] | None = None
     if keep and len(source) * data.size**2 <= CACHE_BYTES:
       self._cache = [None] * len(source)
 
@@ -80,7 +81,7 @@ class Images:
     return len(self._source)
 
   @property
-  def features(self):
+  def features(self) -> Mapping[str, str]:
     return self._source.features
 
   def reading(self, features: Sequence[str]) -> "Images":
@@ -94,7 +95,7 @@ class Images:
   def __repr__(self) -> str:  # Grain prints its sources; not every item.
     return f"Images({len(self)})"
 
-  def __getitem__(self, i: int) -> dict[str, np.ndarray]:
+  def __getitem__(self, i: int) -> dict[str, Any]:
     if self._cache is not None and self._cache[i] is not None:
       return self._cache[i]
     example = self._source[i]
@@ -103,7 +104,7 @@ class Images:
       self._cache[i] = item
     return item
 
-  def _array(self, name: str, value) -> np.ndarray:
+  def _array(self, name: str, value) -> np.ndarray | np.int32:
     if name in self._codes:
       return np.int32(self._codes[name][value])
     if not isinstance(value, np.ndarray):
@@ -113,7 +114,7 @@ class Images:
     return fit(value[..., 0], size, how, kernel)[..., None]
 
 
-def arrays(source: Sequence) -> dict[str, np.ndarray]:
+def arrays(source: Items) -> dict[str, np.ndarray]:
   """All items of a source, stacked: {"image": uint8 (n, s, s, 1), ...}."""
   with (
     work.threads() as pool,
@@ -130,9 +131,9 @@ class Splits(NamedTuple):
   """What a task trains on, chooses by, and is measured against."""
 
   classes: tuple[str, ...]
-  train: Sequence
-  val: Sequence
-  test: Sequence
+  train: Items
+  val: Items
+  test: Items
 
   @property
   def held_out_split(self) -> str:
@@ -140,7 +141,7 @@ class Splits(NamedTuple):
     return max(("val", "test"), key=lambda name: len(getattr(self, name)))
 
   @property
-  def held_out(self) -> Sequence:
+  def held_out(self) -> Items:
     """The images of `held_out_split`."""
     return getattr(self, self.held_out_split)
 
@@ -173,7 +174,7 @@ def splits(dataset, data) -> Splits:
     known = set()
   view = (lambda x: x) if data.fit == NATIVE else (lambda x: Images(x, data))
   images = {
-    split: view(dataset.source(split)) if counts.get(split) else ()
+    split: view(dataset.source(split)) if counts.get(split) else sources.NOTHING
     for split in ("train", "val", "test")
   }
   if 0 < data.train_images < len(images["train"]):

@@ -162,7 +162,8 @@ def prepare(data) -> datasets.Dataset:
       findings = [np.asarray(x.column("label")) for x in sides]
       if not conditional:  # A finding counts for nothing.
         findings = [np.zeros_like(x) for x in findings]
-      chosen = map(np.sort, matching.matched(*findings))
+      of_reals, of_fakes = findings
+      chosen = map(np.sort, matching.matched(of_reals, of_fakes))
       sides = [Subset(side, i) for side, i in zip(sides, chosen, strict=True)]
       sources[split] = Source(sides, data)
   facts = _facts(data, real, fake, sources, conditional)

@@ -43,3 +43,6 @@ class Subset:
     """One fact of every item, where the source has columns."""
     values = self._source.column(name)
     return [values[int(i)] for i in self._indices]
+
+
+NOTHING = Subset((), ())

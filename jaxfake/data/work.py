@@ -75,14 +75,16 @@ def without_main() -> Iterator[None]:
       sys.modules["__main__"] = main
 
 
-def end_with_parent():
+def end_with_parent() -> None:
   """Ends this worker when its parent is gone, even by kill -9.
 
   A pool's worker would wait for ever: it holds both ends of its queue.
   """
 
   def wait():
-    multiprocessing.parent_process().join()
+    parent = multiprocessing.parent_process()
+    assert parent is not None  # This is a worker.
+    parent.join()
     os._exit(1)
 
   threading.Thread(target=wait, daemon=True).start()

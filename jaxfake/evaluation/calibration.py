@@ -1,5 +1,7 @@
 """Temperature and threshold, fitted on validation images and on no others."""
 
+from typing import cast
+
 import numpy as np
 import scipy.optimize
 import scipy.special
@@ -76,7 +78,8 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     return TEMPERATURES[0]
   if slope(high) >= 0:
     return TEMPERATURES[1]
-  return float(np.exp(scipy.optimize.brentq(slope, low, high)))
+  root = cast(float, scipy.optimize.brentq(slope, low, high))
+  return float(np.exp(root))
 
 
 def choose_threshold(labels: np.ndarray, score: np.ndarray) -> float:

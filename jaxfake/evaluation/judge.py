@@ -73,7 +73,7 @@ def validation(logits, labels, weights) -> dict[str, float]:
   return {
     "loss": (weight * each).sum() / weight.sum(),
     "accuracy": right.mean(),
-    "balanced_accuracy": np.mean(recalls),
+    "balanced_accuracy": float(np.mean(recalls)),
   }
 
 

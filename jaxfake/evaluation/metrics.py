@@ -5,6 +5,7 @@ images or on the batches they were scored in.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import scipy.stats
@@ -276,6 +277,7 @@ def across_seeds(runs: Sequence[dict[str, dict]]) -> dict[str, dict]:
     raise ValueError("expected the same figures from one or more runs")
   result = {}
   for name in runs[0]:
+    mean: dict[str, Any]
     of = [run[name] for run in runs]
     reasons = [f["reason"] for f in of if f["value"] is None]
     if reasons:

@@ -4,6 +4,7 @@ import base64
 from collections.abc import Mapping
 import pathlib
 import re
+from typing import Any
 import urllib.parse
 
 import jinja2
@@ -66,7 +67,7 @@ class Heading(str):
 FLOORS = "_test", "_val", "_held_out"
 
 
-def floor(figures: Mapping, name: str):
+def floor(figures: Mapping, name: str) -> Any:
   """What stands beside a generator's figure as its floor, or None."""
   return next((figures[name + x] for x in FLOORS if name + x in figures), None)
 

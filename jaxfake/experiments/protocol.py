@@ -26,10 +26,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxfake import contracts, errors
 from jaxfake import (
   data as datasets,
 )
-from jaxfake import errors
 from jaxfake.classifiers import discriminant, forensic, peers
 from jaxfake.data import deliveries, pipeline, work
 from jaxfake.evaluation import metrics, pictures, report
@@ -181,7 +181,7 @@ def seeds(config, moments, held, test, folds) -> dict:
   return {"auc": values, "sd": sd}
 
 
-def seeded(config, seed: int):
+def seeded(config, seed: int) -> contracts.Config:
   config = config.copy_and_resolve_references()
   config.seed = config.seed + seed
   return config
@@ -344,7 +344,9 @@ def delivered(
 
   def after_one(name, deliver) -> dict:
     progress.say(f"delivered: {name}")
-    parts = [forensic.pictures(*place, deliver) for place in places]
+    parts = [
+      forensic.pictures(source, those, deliver) for source, those in places
+    ]
     of = capped(forensic.joined(parts), config.most_delivered)
     cells = []
     for fold, detector in unseen.items():

@@ -63,7 +63,7 @@ def sampled(spec: Spec, params, x: jax.Array, key: jax.Array) -> jax.Array:
   x = x + wide(sigmas[0]) * jax.random.normal(keys[1], x.shape)
   for k in range(STEPS):
     now, then = sigmas[k], sigmas[k + 1]
-    clean = spec.network().apply(params, x, now)
+    clean = jnp.asarray(spec.network().apply(params, x, now))
     noise = (x - clean) / wide(now)
     if spec.ancestral:
       new = then * jnp.sqrt(jnp.maximum(1 - (then / now) ** 2, 0))

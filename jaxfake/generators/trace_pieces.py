@@ -1,7 +1,7 @@
 """Pieces of real pictures that small networks learn from and repeat."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -61,7 +61,7 @@ def repeated(
 ) -> list[np.ndarray]:
   """uint8 (s, s) of each piece; `forward` takes images (BATCH, s, s, 1) in
   [-1, 1], the last of them blank where pieces end, and a number of the call."""
-  repetitions = [None] * len(pieces)
+  repetitions: list[Any] = [None] * len(pieces)
   for side in sorted({p.image.shape[0] for p in pieces}):
     those = [k for k, p in enumerate(pieces) if p.image.shape[0] == side]
     for first in range(0, len(those), BATCH):

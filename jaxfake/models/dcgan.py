@@ -12,6 +12,7 @@ paper convolves transposed, which leaves no checkerboard and so other traces
 
 from collections.abc import Sequence
 import functools
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -78,9 +79,9 @@ class Generator(nn.Module):
     x = self.doubled(x, self.channels)
     return jnp.tanh(x.astype(jnp.float32))
 
-  def doubled(self, x, width: int, use_bias: bool = True):
+  def doubled(self, x, width: int, use_bias: bool = True) -> jax.Array:
     """(b, h, w, c) to (b, 2h, 2w, width)."""
-    options = dict(
+    options: dict[str, Any] = dict(
       padding="SAME", use_bias=use_bias, dtype=self.dtype, kernel_init=normal
     )
     if self.upsample == "transpose":

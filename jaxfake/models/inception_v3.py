@@ -65,7 +65,7 @@ def smooth(x) -> jax.Array:
   return pool.avg_pool(x, (3, 3), (1, 1), "SAME", count_include_pad=False)
 
 
-def mixed_a(x, name, pooled, chain):
+def mixed_a(x, name, pooled, chain) -> jax.Array:
   """Figure 5: (b, h, w, c) -> (b, h, w, 224 + pooled)."""
   branches = (
     chain(x, f"{name}_1x1", (64, ONE)),
@@ -76,7 +76,7 @@ def mixed_a(x, name, pooled, chain):
   return jnp.concatenate(branches, -1)
 
 
-def reduction_a(x, name, chain):
+def reduction_a(x, name, chain) -> jax.Array:
   """Figure 10: (b, h, w, c) -> (b, h / 2, w / 2, 480 + c)."""
   branches = (
     chain(x, f"{name}_3x3", (384, THREE, *DOWN)),
@@ -86,7 +86,7 @@ def reduction_a(x, name, chain):
   return jnp.concatenate(branches, -1)
 
 
-def mixed_b(x, name, width, chain):
+def mixed_b(x, name, width, chain) -> jax.Array:
   """Figure 6: (b, h, w, c) -> (b, h, w, 768)."""
   row, column = (1, 7), (7, 1)
   branches = (
@@ -106,7 +106,7 @@ def mixed_b(x, name, width, chain):
   return jnp.concatenate(branches, -1)
 
 
-def reduction_b(x, name, chain):
+def reduction_b(x, name, chain) -> jax.Array:
   """(b, h, w, c) -> (b, h / 2, w / 2, 512 + c)."""
   branches = (
     chain(x, f"{name}_3x3", (192, ONE), (320, THREE, *DOWN)),
@@ -123,7 +123,7 @@ def reduction_b(x, name, chain):
   return jnp.concatenate(branches, -1)
 
 
-def mixed_c(x, name, chain):
+def mixed_c(x, name, chain) -> jax.Array:
   """Figure 7: (b, h, w, c) -> (b, h, w, 2048)."""
   one = chain(x, f"{name}_1x1", (320, ONE))
   three = chain(x, f"{name}_3x3", (384, ONE))

@@ -26,18 +26,18 @@ class Cells(typing.NamedTuple):
   train: bool
   dtype: jax.typing.DTypeLike | None
 
-  def norm(self, x, name):
+  def norm(self, x, name) -> jax.Array:
     return layers.batch_norm(
       self.train, epsilon=1e-3, dtype=self.dtype, name=name
     )(x)
 
-  def conv(self, x, width, kernel, name, **options):
+  def conv(self, x, width, kernel, name, **options) -> jax.Array:
     """Without a bias, to (b, h', w', width)."""
     return conv.Conv(
       width, kernel, use_bias=False, dtype=self.dtype, name=name, **options
     )(x)
 
-  def separable(self, x, width, size, name, stride=1):
+  def separable(self, x, width, size, name, stride=1) -> jax.Array:
     """Twice ReLU, separable convolution and batch norm.
 
     Kernels are size x size; the first convolution is strided.
@@ -57,12 +57,12 @@ class Cells(typing.NamedTuple):
       x = self.norm(x, f"{layer}_bn_{name}")
     return x
 
-  def squeeze(self, x, width, kind, name):
+  def squeeze(self, x, width, kind, name) -> jax.Array:
     """Of a cell's input x, to (b, h, w, width)."""
     x = self.conv(nn.relu(x), width, (1, 1), f"{kind}_conv_1_{name}")
     return self.norm(x, f"{kind}_bn_1_{name}")
 
-  def adjust(self, p, x, width, name):
+  def adjust(self, p, x, width, name) -> jax.Array:
     """p, halved to the size of x where it is larger: (b, h, w, width)."""
     if p.shape[1:3] == x.shape[1:3]:
       p = self.conv(nn.relu(p), width, (1, 1), f"adjust_conv_projection_{name}")
@@ -76,7 +76,7 @@ class Cells(typing.NamedTuple):
     ]
     return self.norm(jnp.concatenate(halves, -1), f"adjust_bn_{name}")
 
-  def normal(self, x, p, width, name):
+  def normal(self, x, p, width, name) -> jax.Array:
     """Figure 4, left: (b, h, w, 6 * width)."""
     p = self.adjust(p, x, width, name)
     h = self.squeeze(x, width, "normal", name)
@@ -89,7 +89,7 @@ class Cells(typing.NamedTuple):
     y5 = self.separable(h, width, 3, f"normal_left5_{name}") + h
     return jnp.concatenate([p, y1, y2, y3, y4, y5], -1)
 
-  def reduction(self, x, p, width, name):
+  def reduction(self, x, p, width, name) -> jax.Array:
     """Figure 4, right: (b, h / 2, w / 2, 4 * width), sizes rounded up."""
     if p is not x:  # As it is after the stem, which has one output.
       p = self.adjust(p, x, width, name)

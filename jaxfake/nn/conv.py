@@ -119,12 +119,13 @@ def conv_transpose(
   y = jax.eval_shape(plain, x, w)
   if not windows.ours(x, w, y):
     return plain(x, w)
-  kernel, strides = w.shape[:2], tuple(strides)
+  kernel, strides = windows.pair(w.shape[:2]), windows.pair(strides)
   if isinstance(padding, str):
-    padding = map(functools.partial(_spread_pads, padding), kernel, strides)
+    spread = functools.partial(_spread_pads, padding)
+    padding = list(map(spread, kernel, strides))
   # Now for the convolution of which this is the input gradient. It takes y to
   # x, with the kernel flipped.
-  pads = tuple(
+  pads = windows.static(
     (k - 1 - before, k - 1 - after)
     for k, (before, after) in zip(kernel, windows.static(padding), strict=True)
   )
@@ -411,7 +412,7 @@ class Conv(_Layer):
   def kernel_shape(self, channels: int):
     return (*self.kernel_size, channels // self.groups, self.features)
 
-  def convolve(self, x, w):
+  def convolve(self, x, w) -> jax.Array:
     return conv(x, w, self.strides, self.padding, self.dilation, self.groups)
 
 
@@ -421,5 +422,5 @@ class ConvTranspose(_Layer):
   def kernel_shape(self, channels: int):
     return (*self.kernel_size, channels, self.features)
 
-  def convolve(self, x, w):
+  def convolve(self, x, w) -> jax.Array:
     return conv_transpose(x, w, self.strides, self.padding)

@@ -40,7 +40,9 @@ class BatchNorm(nn.BatchNorm):
     if self.use_bias:
       bias = self.param("bias", self.bias_init, shape, self.param_dtype)
     dtype = dtypes.canonicalize_dtype(x, scale, bias, dtype=self.dtype)
-    y, *now = _normalize(self.epsilon, dtype, x, scale, bias)
+    y, *now = _normalize(  # pyright: ignore[reportGeneralTypeIssues]
+      self.epsilon, dtype, x, scale, bias
+    )
     if not self.is_initializing():
       for running, value in zip((mean, var), now, strict=True):
         old = self.momentum * running.value

@@ -33,9 +33,14 @@ def max_pool(
   As `flax.linen.max_pool`, also in that the first of several largest values
   has the gradient.
   """
-  y = jax.eval_shape(lambda x: nn.max_pool(x, window, strides, padding), x)
-  if not windows.ours(x, y):
-    return nn.max_pool(x, window, strides, padding)
+  plain = functools.partial(
+    nn.max_pool,
+    window_shape=window,
+    strides=strides,
+    padding=padding,  # pyright: ignore[reportArgumentType]
+  )
+  if not windows.ours(x, jax.eval_shape(plain, x)):
+    return plain(x)
   return _max(windows.geometry(x, window, strides, padding), x)
 
 
@@ -55,7 +60,7 @@ def avg_pool(
     nn.avg_pool,
     window_shape=window,
     strides=strides,
-    padding=padding,
+    padding=padding,  # pyright: ignore[reportArgumentType]
     count_include_pad=count_include_pad,
   )
   if not windows.ours(x, jax.eval_shape(plain, x)):
@@ -64,7 +69,7 @@ def avg_pool(
   count = math.prod(window)
   if not count_include_pad:
     count = jnp.asarray(_pixels(geo), x.dtype)
-  return _sum(geo, x) / count
+  return _sum(geo, x) / count  # pyright: ignore[reportOperatorIssue]
 
 
 def _pixels(geo) -> np.ndarray:

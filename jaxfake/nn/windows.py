@@ -1,6 +1,6 @@
 """What convolutions and pooling share: windows that slide over an image."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 import typing
 
 import jax
@@ -10,7 +10,7 @@ import numpy as np
 
 Pair = tuple[int, int]
 Pads = tuple[Pair, Pair]  # (before, after), for height and for width.
-Padding = str | Sequence[Sequence[int]]
+Padding = str | Sequence[Pair]
 
 
 class Geometry(typing.NamedTuple):
@@ -30,8 +30,14 @@ def geometry(x, kernel, strides, padding: Padding) -> Geometry:
   return Geometry(size, kernel, strides, static(padding))
 
 
+def pair(numbers: Iterable[int]) -> Pair:
+  first, second = numbers
+  return first, second
+
+
 def static(padding) -> Pads:
-  return tuple((int(before), int(after)) for before, after in padding)
+  height, width = ((int(before), int(after)) for before, after in padding)
+  return height, width
 
 
 def ours(*arrays) -> bool:
@@ -41,15 +47,14 @@ def ours(*arrays) -> bool:
   return jax.default_backend() == "cpu" and shaped and real
 
 
-def pad(x, pads: Sequence[Pair], value: float = 0):
+def pad(x, pads: Sequence[Pair], value: float = 0) -> jax.Array:
   """x (b, h, w, c) with `value` around it, or cropped where `pads` < 0.
 
   Cropped by a slice, for XLA may merge a crop by `lax.pad` into the padding of
   the next convolution, whose zeros it then undoes: openxla/xla#48715.
   """
   added = [(max(a, 0), max(b, 0), 0) for a, b in pads]
-  value = jnp.asarray(value, x.dtype)
-  x = lax.pad(x, value, [(0, 0, 0), *added, (0, 0, 0)])
+  x = lax.pad(x, jnp.asarray(value, x.dtype), [(0, 0, 0), *added, (0, 0, 0)])
   (top, bottom), (left, right) = [(min(a, 0), min(b, 0)) for a, b in pads]
   h, w = x.shape[1:3]
   return x[:, -top : h + bottom, -left : w + right]
@@ -77,7 +82,7 @@ def spread(geo: Geometry, give: Callable, *arrays) -> jax.Array:
   (s0, s1), (n0, n1) = geo.strides, _blocks(geo)
   arrays = [pad(a, ((n0 - 1, n0 - 1), (n1 - 1, n1 - 1))) for a in arrays]
   rows, columns = arrays[0].shape[1] - n0 + 1, arrays[0].shape[2] - n1 + 1
-  x = 0
+  x = typing.cast(jax.Array, 0)
   for u, v in np.ndindex(n0, n1):
     i, j = n0 - 1 - u, n1 - 1 - v
     shifted = [a[:, i : i + rows, None, j : j + columns, None] for a in arrays]
@@ -102,10 +107,10 @@ def in_blocks(geo: Geometry, w, fill=0):
 
 def _blocks(geo: Geometry) -> Pair:
   """Of how many strides the window is, rounded up."""
-  return tuple(-(-k // s) for k, s in zip(geo.kernel, geo.strides, strict=True))
+  return pair(-(-k // s) for k, s in zip(geo.kernel, geo.strides, strict=True))
 
 
-def blocks(a, strides: Pair, axis: int):
+def blocks(a, strides: Pair, axis: int) -> jax.Array:
   """Space to depth: (.., h, w, c, ..) -> (.., h / s0, w / s1, s0 * s1 * c, ..).
 
   Height is `axis`.
@@ -117,7 +122,7 @@ def blocks(a, strides: Pair, axis: int):
   return a.reshape(*first, h // s0, w // s1, s0 * s1 * c, *last)
 
 
-def unblocked(a, strides: Pair, axis: int):
+def unblocked(a, strides: Pair, axis: int) -> jax.Array:
   """The inverse of `blocks`, depth to space."""
   (s0, s1), (h, w, c) = strides, a.shape[axis : axis + 3]
   first, last = a.shape[:axis], a.shape[axis + 3 :]
@@ -126,6 +131,6 @@ def unblocked(a, strides: Pair, axis: int):
   return a.reshape(*first, h * s0, w * s1, c // (s0 * s1), *last)
 
 
-def wide(x):
+def wide(x) -> jax.Array:
   """x in float32 at least, for sums as precise as inside a product."""
   return x.astype(jnp.promote_types(x.dtype, jnp.float32))

@@ -29,6 +29,7 @@ from collections.abc import Iterator, Sequence
 import contextlib
 import contextvars
 import math
+from typing import Any
 
 import jax
 from jax import lax
@@ -36,7 +37,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxfake.nn import windows
-from jaxfake.nn.windows import Pair
 
 # B, G and A of equation (1) by the number of taps.
 FILTERS = {
@@ -78,7 +78,9 @@ def spared_none() -> Iterator[None]:
     _spares.reset(token)
 
 
-def pays(dtype, batch: int, size: Pair, kernel: Pair, c: int, o: int) -> bool:
+def pays(
+  dtype, batch: int, size: Sequence[int], kernel: Sequence[int], c: int, o: int
+) -> bool:
   """Whether these forms are faster by what matters, `size` being that of y.
 
   In bfloat16 never: B x and A g would be rounded.
@@ -94,7 +96,7 @@ def pays(dtype, batch: int, size: Pair, kernel: Pair, c: int, o: int) -> bool:
   return saved * c * o > max(LEAST, MOVED * moved)
 
 
-def convolve(x, w):
+def convolve(x, w) -> jax.Array:
   """y (b, h', w', o) of x (b, h, w, c) and w (kh, kw, c, o)."""
   kernel = w.shape[:2]
   height, width = (n - k + 1 for n, k in zip(x.shape[1:3], kernel, strict=True))
@@ -103,7 +105,7 @@ def convolve(x, w):
   return lax.optimization_barrier(_joined(y)[:, :height, :width])
 
 
-def input_gradient(g, w):
+def input_gradient(g, w) -> jax.Array:
   """x (b, h, w, c) of g (b, h', w', o) and w (kh, kw, c, o)."""
   kernel = w.shape[:2]
   tiles = _each(
@@ -111,7 +113,7 @@ def input_gradient(g, w):
   )
   tiles = _apply(kernel, 0, tiles, transposed=True)
   # A tile's third and fourth row are the next one's first and second.
-  x = [[0, 0], [0, 0]]
+  x: list[list[Any]] = [[0, 0], [0, 0]]
   for i, row in enumerate(tiles):
     for j, tile in enumerate(row):
       pads = [(k // 2, 1 - k // 2) for k in (i, j)]
@@ -120,7 +122,7 @@ def input_gradient(g, w):
   return lax.optimization_barrier(_joined(x)[:, :height, :width])
 
 
-def kernel_gradient(x, g):
+def kernel_gradient(x, g) -> jax.Array:
   """w (kh, kw, c, o) of x (b, h, w, c) and g (b, h', w', o)."""
   kernel = tuple(
     n - m + 1 for n, m in zip(x.shape[1:3], g.shape[1:3], strict=True)
@@ -176,7 +178,7 @@ def _apply(kernel, which, grid: Grid, transposed=False) -> Grid:
   return [[_sum(m, row) for m in right] for row in zip(*columns, strict=True)]
 
 
-def _sum(coefficients, arrays):
+def _sum(coefficients, arrays) -> Any:
   """Their inner product, without multiplications by 0, 1 and -1."""
   total = None
   for k, a in zip(coefficients, arrays, strict=True):

@@ -11,6 +11,7 @@ import pathlib
 import shlex
 import socket
 import sys
+from typing import TypeGuard
 
 from jaxfake import errors
 from jaxfake.runtime import litter, progress
@@ -117,7 +118,7 @@ def _holder(text: str) -> dict | None:
   return holder if ours else None
 
 
-def _begun(holder: dict | None) -> bool:
+def _begun(holder: dict | None) -> TypeGuard[dict]:
   """Whether it has not said that it ended."""
   return holder is not None and "pid" in holder
 

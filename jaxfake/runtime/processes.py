@@ -15,6 +15,7 @@ import socket
 import sys
 import time
 import traceback
+from typing import Any
 
 from jaxfake import errors
 from jaxfake.runtime import xla
@@ -119,7 +120,7 @@ def join() -> None:
   progress.quiet = jax.process_index() > 0
 
 
-def together(prepare: Callable):
+def together(prepare: Callable) -> Any:
   """Returns prepare() when all processes have; where it fails on one of them,
   all raise, lest the others wait for it."""
   import jax

@@ -123,8 +123,8 @@ class Board:
     if self._live is None:
       if self._seen is None:
         say(caption)
-      for row in rows if self._seen else ():
-        if row[:-1] not in self._seen:
+      for row in rows:
+        if self._seen and row[:-1] not in self._seen:
           say("  ".join(x for x in row if x))
       self._seen = {row[:-1] for row in rows}
       return

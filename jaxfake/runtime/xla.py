@@ -47,7 +47,7 @@ def require_devices() -> None:
     ) from error
 
 
-def compiler_options() -> dict[str, str]:
+def compiler_options() -> dict[str, str | bool]:
   """Options for `jax.jit` or `.compile()`; for an outermost program only.
 
   On CPU they return convolutions to Eigen from YNNPACK, where jaxlib 0.10
@@ -67,7 +67,7 @@ def jit(fn):
   return jax.jit(fn, compiler_options=compiler_options())
 
 
-def run_once_options() -> dict[str, int]:
+def run_once_options() -> dict[str, str | bool]:
   """Options for a program that runs once, so that optimising it is a waste.
 
   On two CPU cores the initialisation of a DCGAN, random bits above all, takes
@@ -156,7 +156,7 @@ def cache_compiled() -> None:
   except ValueError as error:
     raise errors.ConfigError(f"JAX cannot be imported: {error}") from error
 
-  if jax.config.jax_compilation_cache_dir is None:
+  if jax.config.jax_compilation_cache_dir is None:  # pyright: ignore[reportAttributeAccessIssue]
     caches = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     path = pathlib.Path(caches).expanduser() / "jaxfake" / _processor()
     jax.config.update("jax_compilation_cache_dir", str(path))
@@ -200,8 +200,9 @@ def release_after_compiling() -> None:
   that takes hundreds of MB, in pieces that a step's arrays do not fit into."""
   import jax
 
-  def release(event: str, seconds: float, **_) -> None:
-    if event.endswith("/backend_compile_duration") and seconds > LARGE_PROGRAM:
+  def release(event: str, duration_secs: float, **_) -> None:
+    compiled = event.endswith("/backend_compile_duration")
+    if compiled and duration_secs > LARGE_PROGRAM:
       release_memory()
 
   jax.monitoring.register_event_duration_secs_listener(release)

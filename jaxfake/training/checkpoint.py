@@ -9,6 +9,7 @@ import re
 import shutil
 import sys
 import tempfile
+from typing import Any
 
 import jax
 from jax.experimental import multihost_utils
@@ -115,7 +116,7 @@ class Checkpoints:
       f" ({reasons or 'there is none'}): {remedy}"
     )
 
-  def _whole(self, step: int, like):
+  def _whole(self, step: int, like) -> Any:
     """Raises DamagedError where what is read is not what was saved."""
     state, problem = None, None
     try:
@@ -146,8 +147,10 @@ class Checkpoints:
     """Starts saving; waits first for the save before. Raises SaveError."""
     if step == self.latest():
       return
+    manager = self._manager
+    assert manager is not None  # What only reads saves nothing.
     self._writing(
-      lambda: self._manager.save(
+      lambda: manager.save(
         step,
         args=ocp.args.StandardSave(state),
         custom_metadata={"sha256": sha256(state)},
@@ -157,6 +160,7 @@ class Checkpoints:
 
   def wait(self) -> None:
     """Returns when all is on disk. Raises SaveError."""
+    assert self._manager is not None  # What only reads saves nothing.
     self._writing(self._manager.wait_until_finished)
 
   def __enter__(self):
@@ -209,7 +213,7 @@ class Best:
     self.found = None  # {"step", name: value} of the best so far.
     if self._path.exists():
       self.found = disk.read_json(self._path)
-    self._checkpoints = contextlib.nullcontext()
+    self._checkpoints: Any = contextlib.nullcontext()
     if name:
       self._checkpoints = Checkpoints(path / "best", 2, read_only)
 

@@ -22,7 +22,7 @@ import pathlib
 
 import numpy as np
 
-from jaxfake import errors
+from jaxfake import configuration, contracts, errors
 from jaxfake.evaluation import pictures
 from jaxfake.runtime import disk, provenance
 
@@ -85,11 +85,9 @@ def finished(
   return result if same else None
 
 
-def read_config(path: pathlib.Path):
-  """The configuration of a run's folder, as an ml_collections.ConfigDict."""
-  import ml_collections
-
-  return ml_collections.ConfigDict(disk.read_json(path / "config.json"))
+def read_config(path: pathlib.Path) -> contracts.Config:
+  """The configuration of a run's folder."""
+  return configuration.of(disk.read_json(path / "config.json"))
 
 
 class Workdir:

@@ -30,11 +30,12 @@ def _amplitude(m, slope):
   return np.float32(f**-slope)
 
 
-def texture(seed, g, period, slope):
+def texture(seed, g, period, slope) -> np.ndarray:
   """Noise fixed to the patient, variance 1, repeating every `period` cm."""
   m = 128
-  white = scipy.fft.rfft2(generator(seed).standard_normal((m, m), np.float32))
-  field = scipy.fft.irfft2(white * _amplitude(m, slope))
+  white = generator(seed).standard_normal((m, m), np.float32)
+  white = np.asarray(scipy.fft.rfft2(white))
+  field = np.asarray(scipy.fft.irfft2(white * _amplitude(m, slope)))
   at = np.stack([g.v, g.x]) * (m / period)
   field = field / field.std()
   return scipy.ndimage.map_coordinates(field, at, order=1, mode="grid-wrap")
@@ -299,7 +300,7 @@ def _vessels(p, view, g):
       start = np.repeat(path[..., -1], 2, 1)
       toward = np.repeat(toward + bend, 2, 1) + rng.normal(0, 0.4, (3, n))
       r = 0.8 * np.repeat(r, 2) * rng.uniform(0.7, 1.1, n)
-  *points, volume = np.float32(np.concatenate(points, 1))
+  *points, volume = np.concatenate(points, 1).astype(np.float32)
   x, v, r = project(view, points)
   blood = np.zeros_like(g.x)
   for lo, hi in ((0, 0.008), (0.008, 0.016), (0.016, 1)):

@@ -92,7 +92,7 @@ class Grid:
     a, b = (c * x + s * v) / self.width, (c * v - s * x) / self.height
     return (a + 0.5) * self.n - 0.5, (b + 0.5) * self.n - 0.5
 
-  def ball(self, x, v, r):
+  def ball(self, x, v, r) -> tuple[np.ndarray, np.ndarray]:
     """Relative squared radius (n, n) in a ball's shadow, and its chord, cm."""
     column, row = self.pixels(x, v)
     i = np.arange(self.n, dtype=np.float32)
@@ -124,22 +124,22 @@ class Grid:
     return blur(total, sigma) if sigma > 0.3 else total
 
 
-def chord(q):
+def chord(q) -> np.ndarray:
   """Chord of a ball over its diameter, at squared relative radius q."""
   return np.sqrt(np.maximum(1 - q, 0))
 
 
-def ramp(t):
+def ramp(t) -> np.ndarray:
   """Smooth step from 0 to 1 over 0 < t < 1."""
   t = np.clip(t, 0, 1)
   return t * t * (3 - 2 * t)
 
 
-def norm(x, v):
+def norm(x, v) -> np.ndarray:
   return np.sqrt(x * x + v * v)  # Four times as fast as np.hypot.
 
 
-def segment(x, v, start, stop):
+def segment(x, v, start, stop) -> tuple[np.ndarray, np.ndarray]:
   """Distance to a segment, and where on it, 0 to 1, the nearest point is."""
   (x0, v0), (x1, v1) = start, stop
   ex, ev = x1 - x0, v1 - v0
@@ -147,7 +147,7 @@ def segment(x, v, start, stop):
   return norm(x - x0 - t * ex, v - v0 - t * ev), t
 
 
-def shell(dist, r, half, cortex, spongy=0.2):
+def shell(dist, r, half, cortex, spongy=0.2) -> np.ndarray:
   """Bone (cm) across a flattened tube, `dist` cm from its axis.
 
   r is half its height in the image, half its half depth along the beam, cortex
@@ -168,7 +168,7 @@ def blur(image, sigma):
   return scipy.fft.idctn(spectrum * np.outer(*decay), norm="ortho")
 
 
-def bin_pixels(image, k):
+def bin_pixels(image, k) -> np.ndarray:
   """Mean over k x k pixels: what a detector with larger pixels collects."""
   h, w = image.shape
   return image.reshape(h // k, k, w // k, k).mean((1, 3))

@@ -1,6 +1,7 @@
 """The runs a study is made of: each one's configuration, and its place."""
 
 import pathlib
+from types import ModuleType
 
 import ml_collections
 
@@ -11,7 +12,7 @@ SOURCE = "source"  # The generator whose fakes detectors learn from.
 ON_FAKES = "cnn_on_fakes"  # The classifier that learns from fakes alone.
 
 
-def with_data(base, config):
+def with_data(base, config) -> contracts.Config:
   """A copy of a run's configuration with the study's data, split by patient."""
   c = configuration.changed(base, {"data": config.data.to_dict()}, "")
   c.data.split = "patient"
@@ -25,24 +26,26 @@ def generators(config) -> list[str]:
   return [ends[0], *between, ends[1]]
 
 
-def generator(config, name: str):
+def generator(config, name: str) -> contracts.Config:
   """The configuration of one of `config.generators`: some fields changed of
   `config.generator`, or of its own family's where it names another task."""
   changes, place = config.generators[name], f"generators.{name}"
   base = config.generator
   if isinstance(changes, ml_collections.ConfigDict) and "task" in changes:
-    base = configuration.reference(f"{place}.task", changes.task)
+    base = configuration.reference(
+      f"{place}.task", config.generators[name].task
+    )
   return configuration.changed(with_data(base, config), changes, place)
 
 
-def family(config, name: str):
+def family(config, name: str) -> ModuleType:
   """The module of one of `config.generators`. Raises ConfigError."""
   task = generator(config, name).task
   field = f"generators.{name}.task"
   return named.find(field, task, contracts.GeneratorFamily).load()
 
 
-def program(config, name: str, group: str):
+def program(config, name: str, group: str) -> contracts.Config:
   """The configuration of a program within its budget."""
   c = with_data(config.classifier, config)
   budget, changes = comparison.budgeted(config, group, name)
@@ -52,12 +55,12 @@ def program(config, name: str, group: str):
   return configuration.changed(c, changes, f"{group}.{name}")
 
 
-def classifier(config, name: str):
+def classifier(config, name: str) -> contracts.Config:
   """Of findings, on the originals."""
   return program(config, name, "classifiers")
 
 
-def on_fakes(config, path: pathlib.Path, originals: int):
+def on_fakes(config, path: pathlib.Path, originals: int) -> contracts.Config:
   """The CNN that learns findings from as many fakes as there are originals."""
   c = classifier(config, "cnn")
   c.data.name, c.data.dir = "generated", str(fakes(path, SOURCE))
@@ -67,7 +70,9 @@ def on_fakes(config, path: pathlib.Path, originals: int):
   return c
 
 
-def detector(config, name: str, path: pathlib.Path, made_by: str = SOURCE):
+def detector(
+  config, name: str, path: pathlib.Path, made_by: str = SOURCE
+) -> contracts.Config:
   """Of fakes by one generator."""
   c = program(config, name, "detectors")
   c.data.name = "real_or_fake"

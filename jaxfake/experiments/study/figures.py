@@ -1,6 +1,7 @@
 """What a study's trained programs amount to, in figures."""
 
 import pathlib
+from typing import Any
 
 import numpy as np
 
@@ -16,15 +17,20 @@ CONTAINERS = 200  # Files of each class whose containers are compared.
 REAL_OR_FAKE = ("real", "fake")
 
 
-def test_images(config):
-  """(images, labels, patients, ids) of a configuration's test split."""
+# Images, labels, patients, ids.
+Tested = tuple[np.ndarray, np.ndarray, list, list]
+
+
+def test_images(config) -> Tested:
+  """Of a configuration's test split."""
   return of_split(data.prepare(config.data), config.data, "test")
 
 
-def of_split(dataset, config_data, split: str):
+def of_split(dataset, config_data, split: str) -> Tested:
   source = pipeline.Images(dataset.source(split), config_data)
-  columns = (source.column(name) for name in ("patient", "id"))
-  return *pipeline.arrays(source).values(), *columns
+  read = pipeline.arrays(source)
+  facts = source.column("patient"), source.column("id")
+  return read["image"], read["label"], *facts
 
 
 def audit(config) -> dict:
@@ -82,7 +88,9 @@ def result(config, path: pathlib.Path, dataset, audit, shown: bool) -> dict:
 def row(place: pathlib.Path, name: str, classes, originals, fakes) -> dict:
   """A classifier's figures on originals and on fakes, threshold included."""
   program, run = registry.load(place), disk.read_json(place / "result.json")
-  cells = {"program": name} | spent(run)
+  cells: dict[str, Any] = {"program": name} | spent(run)
+  threshold = program.threshold
+  assert threshold is not None  # A study has two classes.
   for what, (images, labels, patients, _) in (
     ("originals", originals),
     ("fakes", fakes),
@@ -92,10 +100,10 @@ def row(place: pathlib.Path, name: str, classes, originals, fakes) -> dict:
       program.probabilities(images),
       patients,
       classes=classes,
-      threshold=program.threshold,
+      threshold=threshold,
     )
   # Fakes are independent of each other: their intervals can be exact.
-  called = metrics.decide(program.probabilities(fakes[0]), program.threshold)
+  called = metrics.decide(program.probabilities(fakes[0]), threshold)
   right = called == fakes[1]
   exact = {"accuracy": right}
   exact |= {f"recall/{c}": right[fakes[1] == i] for i, c in enumerate(classes)}
@@ -147,17 +155,19 @@ def detected(config, path: pathlib.Path) -> tuple[list[dict], list[dict]]:
     for name in config.detectors:
       place = path / "detectors" / name
       program = registry.load(place)
+      threshold, uncertain = program.threshold, program.uncertain
+      assert threshold is not None and uncertain is not None  # Two classes.
       p = program.probabilities(images)
       figures = metrics.figures(
-        labels, p, patients, classes=REAL_OR_FAKE, threshold=program.threshold
+        labels, p, patients, classes=REAL_OR_FAKE, threshold=threshold
       )
-      said = np.array(verdicts(p[:, 1], program.uncertain))
+      said = np.array(verdicts(p[:, 1], uncertain))
       rows.append(
         {"detector": name, "fakes_by": made_by}
         | spent(disk.read_json(place / "result.json"))
         | {
-          "threshold": program.threshold,
-          "uncertain": program.uncertain,
+          "threshold": threshold,
+          "uncertain": uncertain,
           "verdicts": {
             truth: {
               verdict: int(((said == verdict) & (labels == i)).sum())
@@ -166,7 +176,7 @@ def detected(config, path: pathlib.Path) -> tuple[list[dict], list[dict]]:
             for i, truth in enumerate(REAL_OR_FAKE)
           },
           "confusion": metrics.confusion(
-            labels, metrics.decide(p, program.threshold), 2
+            labels, metrics.decide(p, threshold), 2
           ).tolist(),
           "figures": figures,
         }

@@ -197,8 +197,8 @@ def audit(files, train, test) -> dict:
     for x, labels, who in (train, test)
   ]
   everything = [(x, who) for x, _, who in (train, test)]
-  answers["shuffled_labels"] = null_control(*everything, of)
-  answers["real_against_real"] = null_control(*reals, of)
+  answers["shuffled_labels"] = null_control(everything[0], everything[1], of)
+  answers["real_against_real"] = null_control(reals[0], reals[1], of)
 
   said = [
     f"the files differ in {name}: {' and '.join(map(str, values))}"

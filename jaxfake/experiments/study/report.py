@@ -2,10 +2,9 @@
 
 import pathlib
 
-import ml_collections
 import numpy as np
 
-from jaxfake import data
+from jaxfake import configuration, data
 from jaxfake.data import patients, pipeline
 from jaxfake.evaluation import metrics, pictures, report
 from jaxfake.experiments.study import configs
@@ -134,7 +133,7 @@ def deepfakes(path, result: dict) -> list:
       return "-"
     return f"{row[name]:{form}} ({report.floor(row, name):{form}})"
 
-  config = ml_collections.ConfigDict(result["config"])
+  config = configuration.of(result["config"])
   families = {
     row["generator"]: configs.family(config, row["generator"])
     for row in result["generators"]
@@ -173,7 +172,7 @@ def deepfakes(path, result: dict) -> list:
 
 def side_by_side(path, result: dict) -> np.ndarray:
   """Originals of test patients and every generator's fakes, by class."""
-  config = ml_collections.ConfigDict(result["config"])
+  config = configuration.of(result["config"])
   cells = []
   base = configs.classifier(config, "cnn").data
   shown = {"originals": (base, "test")}
@@ -245,7 +244,7 @@ def detection(path, result: dict) -> list:
 
 def as_scored(path, result, made_by: str) -> pathlib.Path:
   """A picture of what detectors see of originals and of a generator's fakes."""
-  config = ml_collections.ConfigDict(result["config"])
+  config = configuration.of(result["config"])
   of = configs.detector(config, "cnn", path, made_by).data
   source = data.prepare(of).source("test")
   labels = np.array(source.column("label"))

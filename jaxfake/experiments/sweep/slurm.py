@@ -27,9 +27,10 @@ class Job:
   """What one job of the array does: one run. submitit calls `checkpoint` before
   the time limit and sends what it returns back into the queue."""
 
+  _process: subprocess.Popen  # Once it is called.
+
   def __init__(self, run: Run):
     self._run = run
-    self._process = None
 
   def __call__(self) -> int:
     # Slurm's warning goes to all processes; the run is not to die of it.
@@ -107,6 +108,7 @@ def submit(runs: list[Run], folder: pathlib.Path, parameters) -> dict[Run, str]:
   Slurm refuses, or is not there."""
   try:
     import submitit
+    from submitit.core import utils
   except ImportError as error:
     raise errors.ConfigError(
       "--slurm: expected submitit to be installed (pip install"
@@ -118,7 +120,7 @@ def submit(runs: list[Run], folder: pathlib.Path, parameters) -> dict[Run, str]:
     executor = submitit.SlurmExecutor(folder, max_num_timeout=TIMES_REQUEUED)
     executor.update_parameters(job_name="jaxfake", **parameters)
     submitted = executor.submit_array([Job(run) for run in runs])
-  except (RuntimeError, submitit.core.utils.FailedJobError) as error:
+  except (RuntimeError, utils.FailedJobError) as error:
     said = " ".join(str(error).split())
     raise errors.ConfigError(f"--slurm: {said}") from error
   return {run: job.job_id for run, job in zip(runs, submitted, strict=True)}

@@ -85,12 +85,11 @@ def open_keras(path: pathlib.Path) -> Iterator[dict[str, list[Tensor]]]:
     with _clear(path):
       file = stack.enter_context(h5py.File(path, "r"))
       if "layers" in file:
-        layers = _keras3(file["/"])
+        layers = _keras3(file)
+      elif "model_weights" in file:  # Of a whole model.
+        layers = _keras2(_member(file, "model_weights"))
       else:
-        root = file["/"]
-        if "model_weights" in root:  # Of a whole model.
-          root = _member(root, "model_weights")
-        layers = _keras2(root)
+        layers = _keras2(file)
     yield {layer: tensors for layer, tensors in layers.items() if tensors}
 
 
@@ -168,11 +167,11 @@ def _names(group: h5py.Group, attribute: str) -> list[str]:
       f"{group.file.filename}: {group.name} has neither layers nor"
       f" {attribute}: expected weights saved by Keras"
     )
-  names = [name for piece in pieces for name in group.attrs[piece]]
+  names = [name for piece in pieces for name in group.attrs[piece]]  # pyright: ignore[reportGeneralTypeIssues]
   return [x.decode() if isinstance(x, bytes) else str(x) for x in names]
 
 
-def _member(group: h5py.Group, path: str):
+def _member(group, path: str) -> typing.Any:
   """What lies at `path` in a group, if it lies in this file, by no link."""
   for name in path.split("/"):
     link = group.get(name, getlink=True)

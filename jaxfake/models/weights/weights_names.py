@@ -148,9 +148,9 @@ def _flattened_channels_first(tensor: Tensor) -> Tensor:
 def _torch_resnet(layers: Layers) -> dict[str, list[str]]:
   names = {"conv1_conv": "conv1", "conv1_bn": "bn1", "head": "fc"}
   for layer in layers.keys() - names.keys():
-    stage, block, i, kind = re.fullmatch(
-      r"conv(\d)_block(\d+)_(\d)_(conv|bn)", layer
-    ).groups()
+    parts = re.fullmatch(r"conv(\d)_block(\d+)_(\d)_(conv|bn)", layer)
+    assert parts is not None, layer
+    stage, block, i, kind = parts.groups()
     end = f"{kind}{i}"
     if i == "0":
       end = "downsample.0" if kind == "conv" else "downsample.1"
