@@ -90,11 +90,11 @@ def unfinished(files: list[str], done: list[dict[str, str]]) -> Iterator[str]:
 
   for path in files:
     name = detector.printable(path)
-    told = {rows.get(name) for rows in done}
-    if None not in told and "" not in told and len(told) == 1:
+    hashes = {rows.get(name) for rows in done}
+    if None not in hashes and "" not in hashes and len(hashes) == 1:
       try:
         data = detector.opened(path)
-        if told == {detector.sha256(path, data)}:
+        if hashes == {detector.sha256(path, data)}:
           continue
       except (image_error.ImageError, OSError):
         pass  # Its new row says why.
@@ -110,15 +110,15 @@ def rows_before(outputs: list, model: str) -> list[dict[str, str]]:
 
   done = []
   for kind, path in outputs:
-    told = {}
+    hashes = {}
     for row in kind.rows(path, detector.FIELDS):
       if row["model"] != model:
         raise errors.ConfigError(
           f"--resume: {path} has verdicts of another model"
           f" ({row['model'][:12]}, not {model[:12]}): expected a new file"
         )
-      told[row["file"]] = row["sha256"] or ""
-    done.append(told)
+      hashes[row["file"]] = row["sha256"] or ""
+    done.append(hashes)
   return done
 
 
@@ -140,7 +140,7 @@ def run(args) -> int:
     if not os.path.isdir(os.path.dirname(place) or "."):
       raise errors.ConfigError(f"{place}: there is no such folder to write to")
   own = places + [args.maps] * bool(args.maps)
-  files, passed = detector.found(args.paths, own)
+  files, passed = detector.listed(args.paths, own)
   with contextlib.ExitStack() as stack:
     keep = lambda sink: stack.enter_context(contextlib.closing(sink))
     sinks = [keep(k(out, detector.FIELDS, args.resume)) for k, out in outputs]

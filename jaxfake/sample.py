@@ -72,7 +72,7 @@ class Order(NamedTuple):
     draw = lambda starts: registry.images(
       self.generator, self.seed, self.labels, starts, self.batch
     )
-    return registry.made(indices, self.batch, draw)
+    return registry.in_batches(indices, self.batch, draw)
 
 
 def ordered(args) -> Order:

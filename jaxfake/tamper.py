@@ -168,7 +168,7 @@ def run(args) -> int:
   from jaxfake.runtime import disk
 
   order, out = ordered(args), pathlib.Path(args.out)
-  files, passed = detector.found(args.paths)
+  files, passed = detector.listed(args.paths)
   if (out / ABOUT).exists():  # What it made before is not made of again.
     own = os.path.realpath(out) + os.sep
     files = [x for x in files if not os.path.realpath(x).startswith(own)]
@@ -192,8 +192,8 @@ def run(args) -> int:
         work.shown("files", len(left)) as advance,
         open(out / MANIFEST, "a") as manifest,
       ):
-        made = work.in_order(pool, altering.alter, orders)
-        for path, altered in zip(left, made, strict=True):
+        outputs = work.in_order(pool, altering.alter, orders)
+        for path, altered in zip(left, outputs, strict=True):
           if isinstance(altered, image_error.ImageError):
             bad += 1
             where = detector.printable(path)
@@ -206,11 +206,11 @@ def run(args) -> int:
     finally:
       lock.close()
   count = len(left) - bad
-  told = f"{count} altered, marked as synthetic, in {out}"
-  told += f", {len(files) - len(left)} were before" * (len(left) < len(files))
-  told += f", {bad} could not be" * bool(bad)
-  told += f", {passed} of desktops' litter passed over" * bool(passed)
-  print(told)
+  text = f"{count} altered, marked as synthetic, in {out}"
+  text += f", {len(files) - len(left)} were before" * (len(left) < len(files))
+  text += f", {bad} could not be" * bool(bad)
+  text += f", {passed} of desktops' litter passed over" * bool(passed)
+  print(text)
   return errors.FAILED if bad else errors.FINISHED
 
 

@@ -178,7 +178,7 @@ def test_each_file_has_its_own_score_in_order(tmp_path):
       noise = rng(i).integers(gray - 30, gray + 31, (40, 40), np.uint8)
       grays[i] = int(Program.canonical(noise)[0, 0])
       Image.fromarray(noise).save(path)
-  files, _ = detector.found([str(tmp_path)])
+  files, _ = detector.listed([str(tmp_path)])
   rows = list(detector.score(Program(), files))
   assert [row["file"] for row in rows] == files
   for i, (row, gray) in enumerate(zip(rows, grays, strict=True)):
@@ -308,9 +308,9 @@ def test_whatever_is_there_has_its_row(tmp_path, monkeypatch):
     return scandir(path)
 
   monkeypatch.setattr(os, "scandir", refusing)  # As root reads everything.
-  files, passed = detector.found([str(folder)])
+  files, passed = detector.listed([str(folder)])
   assert passed == 3
-  given, none = detector.found([str(folder / "Thumbs.db")])
+  given, none = detector.listed([str(folder / "Thumbs.db")])
   assert len(given) == 1 and none == 0
   (folder / "good.png").rename(folder / "gone.png")  # Since it was found.
   rows = list(detector.score(Program(), files))
@@ -469,7 +469,7 @@ def test_damaged_files_each_have_their_row(how, tmp_path):
     rng = np.random.default_rng([i, len(how), 1])
     data = fuzz_reader.changed(wholes[i % len(wholes)], how, rng)
     (tmp_path / f"{i:04}").write_bytes(data)
-  files, _ = detector.found([str(tmp_path)])
+  files, _ = detector.listed([str(tmp_path)])
   rows = list(detector.score(Program(), files))
   assert [row["file"] for row in rows] == files and len(files) == count
   for row in rows:
@@ -479,7 +479,7 @@ def test_damaged_files_each_have_their_row(how, tmp_path):
 
 def test_every_file_of_the_field_has_its_row(real_data):
   folder = real_data / "field"
-  files, passed = detector.found([str(folder)])
+  files, passed = detector.listed([str(folder)])
   there = [path for path in folder.rglob("*") if path.is_file()]
   assert len(files) + passed == len(there)
   rows = {row["file"]: row for row in detector.score(Program(), files)}

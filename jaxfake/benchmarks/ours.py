@@ -149,7 +149,7 @@ def detecting(case: Case, folder: pathlib.Path) -> Callable[[int], int]:
   score = functools.partial(score, random_variables(c, len(classes)))
   logits = lambda x: features.in_batches(score, x, programs.BATCH)
   program = programs.Classifier(c, classes, logits, 1.0, 0.5, (0.1, 0.9))
-  files, _ = detector.found([str(folder / "images")])
+  files, _ = detector.listed([str(folder / "images")])
 
   def run(_: int) -> int:
     rows = list(detector.score(program, files))

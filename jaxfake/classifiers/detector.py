@@ -57,7 +57,7 @@ def load(path: pathlib.Path) -> tuple:
   return detector, registry.sha256(path)
 
 
-def found(paths: list[str], but: Sequence[str] = ()) -> tuple[list[str], int]:
+def listed(paths: list[str], but: Sequence[str] = ()) -> tuple[list[str], int]:
   """(all that is given or in a folder given, each once, in order; how much
   litter of desktops was passed over).
 

@@ -366,7 +366,7 @@ def load(path: pathlib.Path):
     {"params": like["params"], "batch_stats": like.get("batch_stats", {})},
   )
   with checkpoint.Best(path, "loss", read_only=True) as best:
-    if not best.found:
+    if not best.entry:
       raise errors.ConfigError(f"{path} has no model yet: no best.json")
     return config, best.restore(like)
 

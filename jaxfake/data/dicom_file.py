@@ -21,6 +21,7 @@ import zlib
 import numpy as np
 from PIL import Image
 from pydicom import filereader, uid
+from pydicom.pixels.processing import apply_color_lut
 
 from jaxfake.data import (
   dicom_gray,
@@ -154,7 +155,7 @@ def _read(data):
   if layout.photometric in GRAY:
     return dicom_gray.gray(dataset, stored, cell)
   if layout.photometric == PALETTE:
-    stored = pixels.apply_color_lut(cell.values(stored), dataset)
+    stored = apply_color_lut(cell.values(stored), dataset)
     stored = (stored >> 8 * (stored.dtype.itemsize - 1)).astype(np.uint8)
   return np.array(Image.fromarray(stored[..., :3]).convert("L"))
 

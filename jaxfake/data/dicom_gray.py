@@ -242,10 +242,10 @@ def _words(dataset, name):
 def integer(dataset: Dataset, name: str) -> int | None:
   """An element of US; None where it is absent or empty."""
   if vr(dataset, name) in ("IS", "DS"):  # As some write even Rows.
-    found = number(dataset, name)
-    return None if found is None else int(found)
-  found = _words(dataset, name)
-  return int(found[0]) if found.size else None
+    value = number(dataset, name)
+    return None if value is None else int(value)
+  value = _words(dataset, name)
+  return int(value[0]) if value.size else None
 
 
 def text(dataset: Dataset, name: str) -> str:
@@ -256,15 +256,15 @@ def text(dataset: Dataset, name: str) -> str:
 
 def numbers(dataset: Dataset, name: str) -> list:
   """An element of DS: its values, None for each that is empty."""
-  found = []
+  values = []
   for word in raw_bytes(dataset, name).decode("latin-1").split("\\"):
     word = word.strip("\0 \t\r\n").replace(",", ".")
     if word and not _NUMBER.fullmatch(word):
       raise Refusal(f"whose {name} is not a number")
-    found.append(float(word) if word else None)
-    if word and not np.isfinite(found[-1]):
+    values.append(float(word) if word else None)
+    if word and not np.isfinite(values[-1]):
       raise Refusal(f"whose {name} is not a number")
-  return found
+  return values
 
 
 def number(dataset: Dataset, name: str) -> float | None:

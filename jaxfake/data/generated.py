@@ -41,10 +41,10 @@ FEATURES = {
 
 
 def prepare(data) -> datasets.Dataset:
-  found = folders.Listing(*entries(data), 0)
-  key = folders.fingerprint(found.entries)
+  listing = folders.Listing(*entries(data), 0)
+  key = folders.fingerprint(listing.entries)
   name = f"{data.split}-{key}"
-  recipe = records.of_entries(name, found, data, features=FEATURES)
+  recipe = records.of_entries(name, listing, data, features=FEATURES)
   facts = {"fingerprint": key, "split": data.split}
   return records.prepare(data, recipe, facts)
 
@@ -64,17 +64,18 @@ def entries(data) -> tuple[list[folders.Entry], tuple[str, ...]]:
         f"{root / SAMPLER}: no field {field!r}; {_MADE_BY}"
       )
   classes = tuple(general["classes"])
-  found = []
+  listed = []
   for number, line in enumerate(_text(manifest).splitlines(), 1):
     where = f"{manifest}:{number}"
-    found.append(_entry(root, _json(where, line), where, classes, data.split))
-  if len(found) != general["count"]:
+    fields = _json(where, line)
+    listed.append(_entry(root, fields, where, classes, data.split))
+  if len(listed) != general["count"]:
     raise errors.DataError(
-      f"{manifest}: {len(found)} images, but sampler.json promises"
+      f"{manifest}: {len(listed)} images, but sampler.json promises"
       f" {general['count']}; run the same jaxfake.sample command to finish them"
     )
-  found.sort(key=lambda e: folders.SPLITS.index(e.split))
-  return found, classes
+  listed.sort(key=lambda e: folders.SPLITS.index(e.split))
+  return listed, classes
 
 
 def read_bytes(entry: folders.Entry) -> bytes:

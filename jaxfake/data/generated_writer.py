@@ -86,8 +86,8 @@ def collect(out: pathlib.Path) -> None:
 
 def missing(out: pathlib.Path, count: int, unit: int) -> list[list[int]]:
   """The indices still to be made, in runs; none crosses a multiple of unit."""
-  made = {x["index"] for x in disk.read_lines(out / "manifest.jsonl")}
-  left = (i for i in range(count) if i not in made)
+  done = {x["index"] for x in disk.read_lines(out / "manifest.jsonl")}
+  left = (i for i in range(count) if i not in done)
   # Along a run, an index and its place in the list differ by the same.
   runs = itertools.groupby(
     enumerate(left), lambda at: (at[1] - at[0], at[1] // unit)

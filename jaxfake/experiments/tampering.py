@@ -80,12 +80,12 @@ def names(config) -> list[str]:
 
 def ways(config) -> list[Way]:
   """All ways to alter a region, the first to leave it as it is."""
-  found = [Way("", "none", False)]
+  every = [Way("", "none", False)]
   for touch_up in (False, True):
     for kind in tampered.KINDS:
       for method in tampered.names(config.data.tampered, kind):
-        found.append(Way(kind, method, touch_up))
-  return found
+        every.append(Way(kind, method, touch_up))
+  return every
 
 
 def run(config, path: pathlib.Path, train) -> int:
@@ -106,10 +106,10 @@ def run(config, path: pathlib.Path, train) -> int:
       "test": spread(originals.source("test"), config.most),
     }
     rows = scored(config, parts, path / "rows.jsonl")
-    found = figures(config, rows)
-    found["audit"] = audit(config, dataset)
+    outcome = figures(config, rows)
+    outcome["audit"] = audit(config, dataset)
     disk.write_csv(path / "cells.csv", [flat(row) for row in rows])
-    folder.finish(0, found, {})
+    folder.finish(0, outcome, {})
     result = disk.read_json(path / "result.json")
     progress.say(write(config, path, parts["test"], result))
   finally:
@@ -168,7 +168,7 @@ class Place(NamedTuple):
   def altered(self, way: Way) -> tuple[np.ndarray, np.ndarray]:
     """The picture, and where it is altered; untampered, where it would be."""
     kind, method = way[:2] if way.kind else ("remove", "harmonic")
-    made, mask = scene.tampered(
+    pixels, mask = scene.tampered(
       self.image,
       self.box,
       kind,
@@ -177,7 +177,7 @@ class Place(NamedTuple):
       touch_up=way.touch_up,
       other=self.other,
     )
-    return made if way.kind else self.image, mask
+    return pixels if way.kind else self.image, mask
 
 
 def place(config, source, at: int) -> Place:
@@ -198,10 +198,10 @@ def of_original(config, source, at: int, split: str) -> list[dict]:
   """The rows of one original."""
   item, here, rows = source[at], place(config, source, at), []
   for way in ways(config):
-    made, mask = here.altered(way)
+    pixels, mask = here.altered(way)
     # What is touched up takes the first delivery alone.
     for name in names(config)[: 1 if way.touch_up else None]:
-      seen = deliveries.DELIVERIES[name](made)
+      seen = deliveries.DELIVERIES[name](pixels)
       if (where := fitted(name, mask, seen.shape)) is None:
         continue
       rows.append(
@@ -265,21 +265,21 @@ def figures(config, rows: list[dict]) -> dict:
   chosen = int(np.mean([x["iou"] for x in known], 0).argmax())
   test = [x for x in rows if x["split"] == "test"]
   plain = [x for x in test if x["way"] == NONE]
-  found = {"threshold": float(THRESHOLDS[chosen]), "ways": [], "sizes": []}
+  outcome = {"threshold": float(THRESHOLDS[chosen]), "ways": [], "sizes": []}
   for way in map(str, ways(config)):
     for name in names(config):
       those = of(test, way=way, delivery=name)
       if those:
         row = {"way": way, "delivery": name}
         reals = of(plain, delivery=name)
-        found["ways"].append(row | summary(those, chosen, reals))
+        outcome["ways"].append(row | summary(those, chosen, reals))
     for mm in config.sizes_mm:
       those = of(test, way=way, delivery=first, mm=mm)
       if those:
         reals = of(plain, delivery=first, mm=mm)
         row = {"way": way, "mm": mm}
-        found["sizes"].append(row | summary(those, chosen, reals))
-  return found
+        outcome["sizes"].append(row | summary(those, chosen, reals))
+  return outcome
 
 
 def of(rows: list[dict], **values) -> list[dict]:
@@ -291,7 +291,7 @@ def summary(rows: list[dict], chosen: int, reals: list[dict]) -> dict:
   """Means over pictures with 95 % intervals over patients, and the AUC of
   pictures against the untampered ones by their peak."""
   patients = np.array([x["patient"] for x in rows])
-  found = {
+  means = {
     "pictures": len(rows),
     "patients": len(set(patients)),
     "pixel_auc": interval([x["auc"] for x in rows], patients),
@@ -300,7 +300,7 @@ def summary(rows: list[dict], chosen: int, reals: list[dict]) -> dict:
     "chance": float(np.mean([x["share"] for x in rows])),
   }
   if rows[0]["way"] == NONE or len(set(patients)) < 2:
-    return found | {"picture_auc": None}
+    return means | {"picture_auc": None}
   both = [*reals, *rows]
   labels = np.arange(len(both)) >= len(reals)
   peak = np.array([x["peak"] for x in both])
@@ -311,7 +311,7 @@ def summary(rows: list[dict], chosen: int, reals: list[dict]) -> dict:
     classes=("untampered", "tampered"),
     resamples=200,
   )["auc"]
-  return found | {"picture_auc": {k: auc[k] for k in ("value", "low", "high")}}
+  return means | {"picture_auc": {k: auc[k] for k in ("value", "low", "high")}}
 
 
 def ranked(score: np.ndarray) -> np.ndarray:
@@ -442,11 +442,11 @@ def grid(rows: list[dict], by: str, unit: str = "") -> list[dict[str, str]]:
   for way in dict.fromkeys(row["way"] for row in rows):
     cells = {"way": way}
     for value in columns:
-      found = of(rows, way=way) and of(rows, **{"way": way, by: value})
+      cell = of(rows, way=way) and of(rows, **{"way": way, by: value})
       name = f"{value:g}{unit}" if unit else str(value)
       text = "-"
-      if found:
-        (row,) = found
+      if cell:
+        (row,) = cell
         text = f"{said(row['pixel_auc'])}; {100 * row['hit']['value']:.0f}%"
       cells[f"{name}: AUC; peak"] = text
     table.append(cells)
@@ -455,13 +455,13 @@ def grid(rows: list[dict], by: str, unit: str = "") -> list[dict[str, str]]:
 
 def examples(config, folder: pathlib.Path, source, threshold: float) -> list:
   """A picture for each way, of one original after the other."""
-  made = []
+  parts = []
   for k, way in enumerate(ways(config)[1:]):
     at = k * len(source) // len(ways(config))
     here = place(config, source, at)
     changed, mask = here.altered(way)
-    found = inconsistency.evidence(changed, config.block)
-    seen = overlay.overlay(changed, found / max(threshold, 0.25))
+    heatmap = inconsistency.evidence(changed, config.block)
+    seen = overlay.overlay(changed, heatmap / max(threshold, 0.25))
     rim = mask ^ ndimage.binary_dilation(mask)
     outlined = coloured(changed)
     outlined[rim] = 255, 220, 60
@@ -471,8 +471,8 @@ def examples(config, folder: pathlib.Path, source, threshold: float) -> list:
     file = folder / f"{name}.png"
     text = {"Comment": "Contains synthetic images made by jaxfake"}
     pictures.save(file, picture, text)
-    made += [f"{way}, {here.mm:g} mm:", file]
-  return made
+    parts += [f"{way}, {here.mm:g} mm:", file]
+  return parts
 
 
 def coloured(gray: np.ndarray) -> np.ndarray:

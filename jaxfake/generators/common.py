@@ -87,14 +87,14 @@ def of_class(splits, name: str):
     )
   errors.check_choice("only_class", name, splits.classes)
   c = splits.classes.index(name)
-  found = {}
+  parts = {}
   for part in ("train", "val", "test"):
     source = getattr(splits, part)
     if len(source):
       labels = np.asarray(source.column("label"))
       source = sources.Subset(source, np.flatnonzero(labels == c))
-    found[part] = source
-  splits = splits._replace(**found)
+    parts[part] = source
+  splits = splits._replace(**parts)
   for part, source in (("train", splits.train), ("held out", splits.held_out)):
     if len(source) < 2:
       raise errors.DataError(

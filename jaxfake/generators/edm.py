@@ -7,7 +7,7 @@ below are the paper's. With `parametrisation = "ddpm"` the network predicts the
 noise, as in Ho et al. (2020, arXiv:2006.11239), by the column "VP" of table 1.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 import itertools
 import math
 import pathlib
@@ -143,14 +143,14 @@ def denoiser(precondition: Preconditioning, net, **options) -> Callable:
 
   def denoise(params, x, sigma, label):
     s = sigma[:, None, None, None]
-    found = net.apply(
+    answer = net.apply(
       {"params": params},
       precondition.scale(s) * x,
       precondition.level(sigma),
       label,
       **options,
     )
-    return precondition.skip(s) * x + precondition.out(s) * found
+    return precondition.skip(s) * x + precondition.out(s) * answer
 
   return denoise
 
@@ -227,11 +227,14 @@ def stepper(config, classes: Sequence[str]) -> Callable:
 def sigmas(sampler) -> np.ndarray:
   """The deviations that sampling goes through, (steps + 1,), falling to 0:
   equation 5."""
-  ends = np.array([sampler.sigma_max, sampler.sigma_min]) ** (1 / sampler.rho)
-  return np.append(np.linspace(*ends, sampler.steps) ** sampler.rho, 0)
+  first, last = (
+    np.float64(x) ** (1 / sampler.rho)
+    for x in (sampler.sigma_max, sampler.sigma_min)
+  )
+  return np.append(np.linspace(first, last, sampler.steps) ** sampler.rho, 0)
 
 
-def heun(slope: Callable, x: jax.Array, sigmas: Sequence[float]) -> jax.Array:
+def heun(slope: Callable, x: jax.Array, sigmas: Iterable[float]) -> jax.Array:
   """Images at the last of some falling deviations, from images x at the first:
   algorithm 1. `slope(x, sigma)` is (x - denoised) / sigma, the flow's."""
   for now, then in itertools.pairwise(map(float, sigmas)):
@@ -280,13 +283,13 @@ def sampler(config, classes: Sequence[str]) -> Callable:
   alone = xla.dispatches_at_once() == 1
 
   def sample(params, seed, index, label):
-    def found(x, sigma):
+    def toward(x, sigma):
       y = slope(params, x, np.float32(sigma), label)
       if alone:
         xla.wait(y)
       return y
 
-    return end(heun(found, begin(seed, index), levels))
+    return end(heun(toward, begin(seed, index), levels))
 
   return sample
 

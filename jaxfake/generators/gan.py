@@ -124,7 +124,7 @@ def updated(adam, network: Network, gradient, changed: dict) -> Network:
   return Network(network.variables | changed | {"params": params}, opt)
 
 
-def judging(discriminator, names: Sequence[str], label) -> Callable:
+def judging(discriminator, names: tuple[str, ...], label) -> Callable:
   """`judge(variables) -> Judge` of images of these labels, which it sees
   augmented."""
 

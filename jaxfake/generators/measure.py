@@ -80,8 +80,8 @@ class Measures:
     """Distances beside their floors, spectra and nearest train images."""
     to = self._reference(gather)
     fake = self._fakes(state, gather, to.label)
-    found = self._features(gather, fake)
-    a, b = distances.standardise(to.features, found)
+    features = self._features(gather, fake)
+    a, b = distances.standardise(to.features, features)
     small, _ = gather(_shrink, Rows(image=fake, label=to.label))
     index, distance = distances.nearest(small, to.bank)
     spectra = to.spectra | {"fake": distances.radial_spectrum(fake[..., 0])}
@@ -107,10 +107,10 @@ class Measures:
 
   def _neighbours(self, gather, fake, index, distance) -> np.ndarray:
     shown = index[:NEIGHBOURS]
-    found = gather(_read, Subset(self._dataset.train, shown.ravel()))
-    found = found[..., 0].reshape(*shown.shape, *found.shape[1:3])
+    nearest = gather(_read, Subset(self._dataset.train, shown.ravel()))
+    nearest = nearest[..., 0].reshape(*shown.shape, *nearest.shape[1:3])
     n = len(shown)
-    return pictures.neighbours(fake[:n, ..., 0], found, distance[:n])
+    return pictures.neighbours(fake[:n, ..., 0], nearest, distance[:n])
 
   def _train_set(self, gather):
     """Thumbnails and labels of all train images."""

@@ -44,7 +44,7 @@ def images(generator, seed: int, labels, starts, batch: int) -> Iterator:
     yield np.asarray(before)
 
 
-def made(indices: Iterable[int], batch: int, draw) -> Iterator:
+def in_batches(indices: Iterable[int], batch: int, draw) -> Iterator:
   """Yields (i, image) for ascending indices; draw(starts) makes the batches.
 
   A batch begins at a multiple of its size whatever was done before and by whom,

@@ -44,8 +44,8 @@ class Block(nn.Module):
   def __call__(self, x, condition, train: bool):
     convolve = functools.partial(conv.Conv, self.width, dtype=self.dtype)
     h = convolve((3, 3))(nn.silu(norm(x, self.dtype)))
-    told = nn.Dense(2 * self.width, dtype=self.dtype)(condition)
-    gain, shift = jnp.split(told[:, None, None], 2, -1)
+    affine = nn.Dense(2 * self.width, dtype=self.dtype)(condition)
+    gain, shift = jnp.split(affine[:, None, None], 2, -1)
     h = nn.silu(norm(h, self.dtype) * (1 + gain) + shift)
     h = nn.Dropout(self.dropout, deterministic=not train)(h)
     # Zero, so that a new network is the identity.
@@ -69,8 +69,8 @@ class Attention(nn.Module):
     q, k, v = jnp.moveaxis(qkv.reshape(b, h * w, 3, heads, -1), 2, 0)
     scores = jnp.einsum("bqhc,bkhc->bhqk", q, k) / math.sqrt(q.shape[-1])
     share = jax.nn.softmax(windows.wide(scores)).astype(v.dtype)
-    found = jnp.einsum("bhqk,bkhc->bqhc", share, v).reshape(b, h, w, c)
-    return (x + dense(c, kernel_init=zeros)(found)) / math.sqrt(2)
+    mixed = jnp.einsum("bhqk,bkhc->bqhc", share, v).reshape(b, h, w, c)
+    return (x + dense(c, kernel_init=zeros)(mixed)) / math.sqrt(2)
 
 
 def norm(x, dtype):
@@ -99,16 +99,17 @@ class UNet(nn.Module):
   def __call__(self, x, level, label=None, *, train: bool):
     channels = x.shape[-1]
     dense = functools.partial(nn.Dense, 4 * self.width, dtype=self.dtype)
-    told = nn.silu(dense()(waves(level, self.width)))
+    condition = nn.silu(dense()(waves(level, self.width)))
     if self.num_classes:
-      told += dense(use_bias=False)(jax.nn.one_hot(label, self.num_classes))
-    told = nn.silu(dense()(told))
+      known = jax.nn.one_hot(label, self.num_classes)
+      condition += dense(use_bias=False)(known)
+    condition = nn.silu(dense()(condition))
     convolve = functools.partial(
       conv.Conv, kernel_size=(3, 3), dtype=self.dtype
     )
 
     def block(x, width):
-      x = Block(width, self.dropout, self.dtype)(x, told, train)
+      x = Block(width, self.dropout, self.dtype)(x, condition, train)
       if x.shape[1] <= self.attention:
         x = Attention(self.dtype)(x)
       return x

@@ -210,9 +210,9 @@ class Best:
     self._name = name
     # Of the best alone are the temperature and thresholds in result.json.
     self._note = "; the run's thresholds are of the damaged one" * read_only
-    self.found = None  # {"step", name: value} of the best so far.
+    self.entry = None  # {"step", name: value} of the best so far.
     if self._path.exists():
-      self.found = disk.read_json(self._path)
+      self.entry = disk.read_json(self._path)
     self._checkpoints: Any = contextlib.nullcontext()
     if name:
       self._checkpoints = Checkpoints(path / "best", 2, read_only)
@@ -222,24 +222,24 @@ class Best:
 
     A run that was killed comes by here twice, with the same value.
     """
-    if self.found and not value < self.found[self._name]:
+    if self.entry and not value < self.entry[self._name]:
       return
     self._checkpoints.save(step, model)
     self._checkpoints.wait()
-    self.found = {"step": step, self._name: value}
+    self.entry = {"step": step, self._name: value}
     if jax.process_index() == 0:
-      disk.write_json(self._path, self.found)
+      disk.write_json(self._path, self.entry)
 
   def restore(self, like):
-    """The best model, placed and typed as `like`; `found` says its step."""
+    """The best model, placed and typed as `like`; `entry` says its step."""
     step, model = self._checkpoints.restore_last(
       like,
       f"put back a copy of {self._path.parent}/best, or train in another"
       " --workdir",
       self._note,
     )
-    if self.found and self.found["step"] != step:
-      self.found = {"step": step}
+    if self.entry and self.entry["step"] != step:
+      self.entry = {"step": step}
     return model
 
   def __enter__(self):

@@ -332,7 +332,7 @@ def train(config, task, source, run: workdir.Workdir) -> int:
     progress.say("scoring with the best model")
     with checkpoint.Best(run.path, task.best) as best:
       model = best.restore(task.model(like))
-      facts["best"] = best.found
+      facts["best"] = best.entry
     conclusion = task.conclude(model, gather)
   run.finish(total, facts, conclusion)
   return 0

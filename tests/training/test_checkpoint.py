@@ -209,7 +209,7 @@ def test_the_best_falls_back_to_the_best_before(tmp_path, said):
   DAMAGES["flipped"](tmp_path / "best/3")
   with checkpoint.Best(tmp_path, "loss", read_only=True) as best:
     assert equal(best.restore(state(0)), state(1))
-    assert best.found == {"step": 1}
+    assert best.entry == {"step": 1}
   assert len(said) == 1 and "thresholds are of the damaged one" in said[0]
   empty(tmp_path / "best/1")
   with (

@@ -13,7 +13,6 @@ taken out; elsewhere a place in the lungs is filled, whatever is there.
 
 import hashlib
 import json
-from typing import ClassVar
 
 import numpy as np
 
@@ -27,23 +26,23 @@ READS_PATIENTS = True
 CLASSES = "untampered", "injected", "removed"
 BINARY = "untampered", "tampered"
 KINDS = "inject", "remove"
+FEATURES = {
+  "image": "image",
+  "mask": "image",
+  "label": "integer",
+  "patient": "text",
+  "id": "text",
+  "original": "text",
+  "method": "text",
+  "touch_up": "integer",
+}
 
 
 class Source:
   """All items of the originals of one split: contracts.Items."""
 
-  features: ClassVar = {
-    "image": "image",
-    "mask": "image",
-    "label": "integer",
-    "patient": "text",
-    "id": "text",
-    "original": "text",
-    "method": "text",
-    "touch_up": "integer",
-  }
-
   def __init__(self, originals, own):
+    self.features = FEATURES
     self._originals, self._own = originals, dict(own)
     self._each = len(classes(own))
     self._patients = originals.column("patient")

@@ -120,10 +120,10 @@ def alter(order: Order) -> Altered:
   } | facts
   values = opened.turned(changed)
   if image_file.looks_dicom(data):
-    made, suffix = _dicom(order.path, opened, values, facts), ".dcm"
+    output, suffix = _dicom(order.path, opened, values, facts), ".dcm"
   else:
-    made, suffix = _png(opened, values, facts), ".png"
-  return Altered(made, suffix, _mask(mask), facts)
+    output, suffix = _png(opened, values, facts), ".png"
+  return Altered(output, suffix, _mask(mask), facts)
 
 
 def check_donor(order: Order) -> None:
@@ -200,14 +200,15 @@ def _unsigned(pixels):
 def _png(opened, values, facts):
   pixels = opened.kept
   if pixels.ndim == 2:
-    made = values.astype(pixels.dtype)[..., None]
+    output = values.astype(pixels.dtype)[..., None]
   else:
     colours = pixels.shape[2] - 1 + pixels.shape[2] % 2
     change = (values - opened.values)[..., None]
-    made = pixels.copy()
+    output = pixels.copy()
     moved = pixels[..., :colours].astype(np.int32) + change
-    made[..., :colours] = np.clip(moved, 0, 255)
-  return generated_writer.png(made, facts, COMMENT, generated_writer.COMPOSITE)
+    output[..., :colours] = np.clip(moved, 0, 255)
+  code = generated_writer.COMPOSITE
+  return generated_writer.png(output, facts, COMMENT, code)
 
 
 def _mask(mask):
@@ -285,10 +286,10 @@ def _mark(dataset, facts):
   from pydicom.uid import SecondaryCaptureImageStorage
 
   what = json.dumps(facts, sort_keys=True)
-  told = dataset.get("ImageType") or []
-  if isinstance(told, str):  # Some write a blank for the backslash.
-    told = told.split()
-  dataset.ImageType = ["DERIVED", *(told[1:] or ["PRIMARY"])]
+  words = dataset.get("ImageType") or []
+  if isinstance(words, str):  # Some write a blank for the backslash.
+    words = words.split()
+  dataset.ImageType = ["DERIVED", *(words[1:] or ["PRIMARY"])]
   source = Dataset()
   source.ReferencedSOPClassUID = dataset.get("SOPClassUID")
   source.ReferencedSOPInstanceUID = dataset.get("SOPInstanceUID")

@@ -53,10 +53,10 @@ def splice(scene, rng: np.random.Generator) -> tuple:
   donor, box = scene.donor, scene.donor_box
   if box is None:
     scale = min(donor.values.shape) / min(scene.values.shape)
-    size = [
+    height, width = (
       max(3, round(n * scale)) for n in (scene.box.height, scene.box.width)
-    ]
-    box = lesion_like(donor.values, donor.ends, *size, None, rng)
+    )
+    box = lesion_like(donor.values, donor.ends, height, width, None, rng)
   # One gray scale: that of the picture it goes into.
   share = (donor.values - donor.ends[0]) / (donor.ends[1] - donor.ends[0])
   low, high = scene.ends
@@ -66,9 +66,9 @@ def splice(scene, rng: np.random.Generator) -> tuple:
 
 def copy_move(scene, rng: np.random.Generator) -> tuple:
   """A piece of the same picture that looks like a lesion, blended in."""
-  box = scene.box
-  found = lesion_like(scene.values, scene.ends, box.height, box.width, box, rng)
-  return _blended(scene, piece(scene.values, found))
+  box, values = scene.box, scene.values
+  lesion = lesion_like(values, scene.ends, box.height, box.width, box, rng)
+  return _blended(scene, piece(values, lesion))
 
 
 def _around(box: Box) -> tuple[int, int]:
@@ -87,8 +87,9 @@ def piece(values: np.ndarray, box: Box) -> np.ndarray:
 
 def resized(values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
   image = Image.fromarray(values.astype(np.float32))
-  made = image.resize(shape[::-1], Image.Resampling.BICUBIC)
-  return np.asarray(made, np.float64)
+  height, width = shape
+  image = image.resize((width, height), Image.Resampling.BICUBIC)
+  return np.asarray(image, np.float64)
 
 
 def _blended(scene, source: np.ndarray) -> tuple:
@@ -106,8 +107,8 @@ def blended(values: np.ndarray, box: Box, source: np.ndarray) -> tuple:
   inner = box._replace(x=box.x - around.x, y=box.y - around.y)
   whole = np.zeros((around.height, around.width), bool)
   whole[inner.place] = mask
-  made = blending.blend(values[around.place], source, whole)
-  return made[inner.place], mask
+  blended_in = blending.blend(values[around.place], source, whole)
+  return blended_in[inner.place], mask
 
 
 def lesion_like(
@@ -133,7 +134,9 @@ def lesion_like(
   side = np.sqrt(height * width) / step
   # Bright in all directions, and so no rib: the lesser of both curvatures.
   curved = lambda down, right: ndimage.gaussian_filter(
-    small, side / 5, order=(down, right)
+    small,
+    side / 5,
+    order=(down, right),  # pyright: ignore[reportArgumentType]
   )
   rows, columns, both = curved(2, 0), curved(0, 2), curved(1, 1)
   spread = np.hypot(rows - columns, 2 * both)

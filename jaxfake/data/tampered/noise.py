@@ -84,7 +84,7 @@ def matched(
   squares = residual(near) ** 2
   level = fit(picture)(gray)
   # Surroundings may be noisier than the picture's median at their gray level.
-  outside = ~ndimage.binary_dilation(filled, iterations=2)
+  outside = np.logical_not(ndimage.binary_dilation(filled, iterations=2))
   ratio = _of_median(squares[outside]) / level[outside].mean()
   lacking = ratio * level - _mean_within(squares, filled)
   lacking = np.where(filled, np.maximum(lacking, 0), 0)[inner.place]
@@ -124,5 +124,5 @@ def _texture(near, inner, rng):
   rings = np.minimum((frequency * 32).astype(int), 16)
   power = ndimage.median(power, rings, np.arange(17))[rings]
   white = np.fft.rfft2(rng.standard_normal(size))
-  made = np.fft.irfft2(white * np.sqrt(np.nan_to_num(power)), size)
-  return made / max(float(np.sqrt((residual(made) ** 2).mean())), 1e-12)
+  texture = np.fft.irfft2(white * np.sqrt(np.nan_to_num(power)), size)
+  return texture / max(float(np.sqrt((residual(texture) ** 2).mean())), 1e-12)

@@ -23,12 +23,12 @@ def lungs(gray: np.ndarray) -> np.ndarray:
   """
   h, w = gray.shape
   smooth = ndimage.gaussian_filter(gray.astype(np.float32), 0.02 * min(h, w))
-  found = np.zeros((h, w), bool)
+  lungs = np.zeros((h, w), bool)
   rows = slice(round(0.22 * h), round(0.68 * h))
   for left, right in ((0.14, 0.42), (0.58, 0.86)):
     part = rows, slice(round(left * w), round(right * w))
-    found[part] = smooth[part] < np.median(smooth[part])
-  return found
+    lungs[part] = smooth[part] < np.median(smooth[part])
+  return lungs
 
 
 def in_lung(gray: np.ndarray, side: int, rng: np.random.Generator) -> Box:
@@ -43,10 +43,12 @@ def in_lung(gray: np.ndarray, side: int, rng: np.random.Generator) -> Box:
 def of_lesion(mask: np.ndarray, rng: np.random.Generator) -> Box | None:
   """A box about one of the lesions of a mask (h, w) and a little more; None
   where it has none."""
-  spots, count = ndimage.label(mask)
-  if not count:
+  spots = np.zeros(mask.shape, np.int32)
+  ndimage.label(mask, output=spots)
+  lesions = ndimage.find_objects(spots)
+  if not lesions:
     return None
-  rows, columns = ndimage.find_objects(spots)[rng.integers(count)]
+  rows, columns = lesions[rng.integers(len(lesions))]
   h, w = rows.stop - rows.start, columns.stop - columns.start
   # The box's ellipse covers the lesion.
   height, width = (

@@ -26,7 +26,6 @@ def median(scene, rng: np.random.Generator) -> tuple:
 def copy_move(scene, rng: np.random.Generator) -> tuple:
   """A piece from beside the lesion or from the other lung, mirrored, whose
   surroundings fit best, blended in (see blending.blend)."""
-  del rng
   box, values = scene.box, scene.values
   h, w = values.shape
   reach = max(2, min(box[2:]) // 6)
@@ -46,16 +45,16 @@ def copy_move(scene, rng: np.random.Generator) -> tuple:
         own = box._replace(x=w - box.x - box.width) if mirrored else box
         if not place.inside((h, w)) or place.overlaps(own):
           continue
-        found = picture[place.place].astype(np.float64)
-        apart = np.std((found - want)[outside])
+        candidate = picture[place.place].astype(np.float64)
+        apart = np.std((candidate - want)[outside])
         # The piece itself should be no lesion.
-        bright = found[~outside].mean() - found[outside].mean()
+        bright = candidate[~outside].mean() - candidate[outside].mean()
         cost = apart + abs(bright)
         if best is None or cost < best[0]:
           shift = box._replace(x=x + box.x - frame.x, y=y + box.y - frame.y)
           best = cost, inject.piece(picture, shift)
   if best is None:  # No room beside it.
-    return harmonic(scene, None)
+    return harmonic(scene, rng)
   return inject.blended(values, box, best[1])
 
 

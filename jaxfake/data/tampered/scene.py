@@ -68,12 +68,12 @@ def tampered(
   cm = cm or FIELD_CM / min(values.shape)
   scene = Scene(values, ends(values), box, cm, other, other_box)
   filled, mask = METHODS[kind][method](scene, rng)
-  made = values.astype(np.float64)
-  part = made[box.place]
+  altered = values.astype(np.float64)
+  part = altered[box.place]
   part[mask] = filled[mask]
   if touch_up:
-    part += noise.matched(made, box, mask, rng)
+    part += noise.matched(altered, box, mask, rng)
   whole = np.zeros(values.shape, bool)
   whole[box.place] = mask
-  made = np.clip(np.rint(made), values.min(), values.max())
-  return made.astype(values.dtype), whole
+  altered = np.clip(np.rint(altered), values.min(), values.max())
+  return altered.astype(values.dtype), whole
