@@ -12,9 +12,9 @@ resolution. Of each comes
 - the power of its fine structure, relative to that nearby, at each place of a
   grid of 8 x 8 pixels.
 
-The numbers of a picture, or of a part of it, are means and standard deviations
-over blocks of the first, and of the second the strength of every period.
-Nothing is shrunk, and a picture of any size from 32 px is read.
+The numbers of a picture, or of a part of it, are means over blocks of the first,
+and of the second the strength of every period. Nothing is shrunk, and a picture
+of any size from 32 px is read.
 """
 
 from collections.abc import Iterator
@@ -32,7 +32,7 @@ from jaxfake.runtime import xla
 BLOCK, STRIDE, GRID = 32, 16, 8  # Pixels.
 FREQUENCIES = BLOCK * (BLOCK // 2 + 1)
 PERIODS = GRID * (GRID // 2 + 1) - 1
-NUMBERS = 2 * FREQUENCIES + PERIODS
+NUMBERS = FREQUENCIES + PERIODS
 # Power that is added, in gray levels squared: about what rounding to 8 bits
 # leaves, below which nothing is known.
 ROUNDING = 1.0
@@ -46,7 +46,6 @@ class Sums(NamedTuple):
 
   count: jax.Array
   spectra: jax.Array  # (..., FREQUENCIES)
-  squares: jax.Array  # Of the spectra.
   grids: jax.Array  # (..., GRID * GRID)
 
 
@@ -99,7 +98,6 @@ def sums(blocks: jax.Array) -> Sums:
   return Sums(
     telling.sum((-2, -1)),
     spectra.sum(-2),
-    jnp.square(spectra).sum(-2),
     (grids(x) * telling).sum(-2),
   )
 
@@ -107,16 +105,12 @@ def sums(blocks: jax.Array) -> Sums:
 def numbers(total: Sums) -> jax.Array:
   """(..., NUMBERS) of sums over blocks; of no block at all, zeros."""
   n = jnp.maximum(total.count, 1)[..., None]
-  mean = total.spectra / n
-  deviation = jnp.sqrt(
-    jnp.maximum(total.squares / n - jnp.square(mean), 0) + 1e-6
-  )
   grid = total.grids / n
   grid = grid / jnp.maximum(grid.mean(-1, keepdims=True), 1e-6)
   grid = grid.reshape(*grid.shape[:-1], GRID, GRID)
   strength = jnp.abs(jnp.fft.rfft2(grid)) / GRID
   strength = strength.reshape(*grid.shape[:-2], PERIODS + 1)[..., 1:]
-  parts = mean, deviation, jnp.log(strength + 0.02)
+  parts = total.spectra / n, jnp.log(strength + 0.02)
   return jnp.concatenate(parts, -1) * (total.count > 0)[..., None]
 
 

@@ -415,9 +415,8 @@ def methods(config, splits, moments, generators: int) -> dict[str, Method]:
   delivered = lambda: forensic.parts(forensic.examples(behind, splits.train))
   n = forensic.spectral.FREQUENCIES
   numbers = {
-    "the spectra's means": EVERY[n:],
-    "the spectra's deviations": np.r_[EVERY[:n], EVERY[2 * n :]],
-    "the grid": EVERY[: 2 * n],
+    "the spectra": EVERY[n:],
+    "the grid": EVERY[:n],
   }
   radial = forensic.spectral.radial()
   of = {
@@ -429,6 +428,8 @@ def methods(config, splits, moments, generators: int) -> dict[str, Method]:
     for name, which in numbers.items()
   }
   of["radial spectrum"] = as_it_is._replace(which=radial)
+  coarse = np.concatenate([radial, np.eye(len(EVERY))[n:]])
+  of["radial spectrum and the grid"] = as_it_is._replace(which=coarse)
   others = {k: x for k, x in moments.items() if not is_trace(k)}
   if any(map(is_trace, moments)):
     if generators > 1:  # Else no fakes would be left.
