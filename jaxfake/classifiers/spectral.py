@@ -12,9 +12,9 @@ resolution. Of each comes
 - the power of its fine structure, relative to that nearby, at each place of a
   grid of 8 x 8 pixels.
 
-The numbers of a picture, or of a part of it, are means over blocks of the first,
-and of the second the strength of every period. Nothing is shrunk, and a picture
-of any size from 32 px is read.
+The numbers of a picture, or of a part of it, are means over blocks of the
+first, and of the second the strength of every period. Nothing is shrunk, and a
+picture of any size from 32 px is read.
 """
 
 from collections.abc import Iterator

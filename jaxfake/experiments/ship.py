@@ -21,6 +21,9 @@ from jaxfake.runtime import disk, progress
 from jaxfake.training import workdir
 
 CONFIG = "ship.py"
+# Another folder of sources is another run, whatever it holds.
+SOURCES = "data.dir", "data.many_sources."
+FREE = tuple(name for name in workdir.FREE if name not in SOURCES)
 MOST_BYTES = 4 << 20  # Of a model that is shipped.
 WEAK = 0.8  # AUC below which a pair of sources is named among failures.
 INTENDED = (
@@ -69,8 +72,7 @@ def run(config, path: pathlib.Path, train) -> int:
   for name, c in wanted.items():
     if name != "traces":
       c.data.dir = ",".join(place for place in places if place)
-    # Another folder of data is another run, whatever it holds.
-    done = workdir.finished(path / name, c.to_dict(), free=()) is not None
+    done = workdir.finished(path / name, c.to_dict(), FREE) is not None
 
     def work(name=name, c=c):
       if name in experiments:
