@@ -137,7 +137,7 @@ def test_command(command, place):
     env=os.environ | {"PATH": path},
     capture_output=True,
     text=True,
-    timeout=300,
+    timeout=900,
   )
   assert done.returncode == 0, done.stderr
   assert "Traceback" not in done.stderr
