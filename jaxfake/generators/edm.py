@@ -134,7 +134,7 @@ def check(config) -> None:
 
 
 def network(config, classes: Sequence[str]) -> unet.UNet:
-  return unet.make(config.model, len(classes), layers.DTYPES[config.dtype])
+  return unet.unet(config.model, len(classes), layers.DTYPES[config.dtype])
 
 
 def denoiser(precondition: Preconditioning, net, **options) -> Callable:

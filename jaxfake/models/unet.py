@@ -162,7 +162,7 @@ def check(model, size: int) -> None:
     )
 
 
-def make(model, num_classes: int, dtype=None) -> UNet:
+def unet(model, num_classes: int, dtype=None) -> UNet:
   """The network of a config's `model` part. Parameters and what it returns are
   float32 whatever the `dtype`."""
   return UNet(
