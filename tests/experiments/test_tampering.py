@@ -11,6 +11,7 @@ from jaxfake import errors, main
 from jaxfake.classifiers import inconsistency
 from jaxfake.configuration import parse
 from jaxfake.experiments import tampering
+from jaxfake.experiments.tampering import figures
 from jaxfake.runtime import disk
 
 CONFIG = CONFIGS / "tampering.py:tiny"
@@ -30,7 +31,7 @@ def test_a_blob_without_noise_is_found_and_gray_levels_are_not():
   blurred = ndimage.gaussian_filter(picture, 3)
   altered = np.where(mask, blurred, picture).clip(0, 255).astype(np.uint8)
   found = inconsistency.evidence(altered)
-  got = tampering.measured(found, mask)
+  got = figures.measured(found, mask)
   assert got["auc"] > 0.95 and got["hit"] and max(got["iou"]) > 0.6
   # The dark side has less noise, as the picture's own function predicts.
   plain = inconsistency.evidence(picture.clip(0, 255).astype(np.uint8))
@@ -44,9 +45,9 @@ def test_a_blob_without_noise_is_found_and_gray_levels_are_not():
 def test_figures_of_a_map_by_hand():
   evidence = np.array([[0.0, 1.0], [1.0, 3.1]])
   mask = np.array([[False, True], [False, True]])
-  got = tampering.measured(evidence, mask)
+  got = figures.measured(evidence, mask)
   assert got["auc"] == pytest.approx(3.5 / 4)
-  iou = dict(zip(tampering.THRESHOLDS.tolist(), got["iou"], strict=True))
+  iou = dict(zip(figures.THRESHOLDS.tolist(), got["iou"], strict=True))
   assert iou[0.0] == 0.5 and iou[3.0] == 0.5 and iou[3.25] == 0
   assert iou[1.0] == pytest.approx(2 / 3, abs=1e-4)
   assert (got["hit"], got["share"], got["peak"]) == (1.0, 0.5, 3.1)
@@ -54,10 +55,10 @@ def test_figures_of_a_map_by_hand():
 
 def test_intervals_are_over_patients():
   values, patients = np.arange(40) % 2, np.arange(40) % 2
-  one = tampering.interval(values, patients)
-  many = tampering.interval(values, np.arange(40))
+  one = figures.interval(values, patients)
+  many = figures.interval(values, np.arange(40))
   assert (one["low"], one["high"]) == (0, 1) and many["high"] < 0.7
-  all_hit = tampering.interval(np.ones(10), np.arange(10), share=True)
+  all_hit = figures.interval(np.ones(10), np.arange(10), share=True)
   assert all_hit["low"] == pytest.approx(0.025 ** (1 / 10))
 
 
@@ -86,7 +87,7 @@ def test_the_experiment_runs_and_goes_on(tmp_path, monkeypatch, capsys):
     *("as it is", "JPEG 90", "JPEG 75", "resize 0.5")
   }
   assert {x["mm"] for x in result["sizes"]} == {16, 40}
-  assert {"containers", "small_model", "leaks"} <= result["audit"].keys()
+  assert {"containers", "shortcut_probe", "leaks"} <= result["audit"].keys()
   rows = disk.read_csv(path / "cells.csv")
   mine = [float(x["auc"]) for x in rows if x["split"] == "test"]
   assert len(mine) == 6 * (15 + 8 * 3)
