@@ -411,8 +411,8 @@ def left_out(
   fakes = _fakes_without(config, merged)
   for label, name in names:
     if label:
-      line = _line(config, weighted(config, merged, 0), fakes(name))
-      model = Model(line, every)
+      reals_and_fakes = weighted(config, merged, 0), fakes(name)
+      model = Model(_line(config, *reals_and_fakes), every)
     else:
       model = fit(config, used, [] if learnt[0] <= {name} else [name])
     which = (held.labels == label) & (held.sources == name)

@@ -15,7 +15,7 @@ import pathlib
 import jax
 import numpy as np
 
-from jaxfake import data, errors
+from jaxfake import errors
 from jaxfake.classifiers import features, neural, reservoir, ridge
 from jaxfake.data import patients as whose
 from jaxfake.data import pipeline, work
@@ -55,13 +55,7 @@ def run(config, path: pathlib.Path, train) -> int:
   """Runs the protocol; `train(config, path)` does the phantom's run."""
   check(config)
   pipeline.check(config.data)
-  folder = workdir.Workdir(path)
-  folder.claim()
-  try:
-    dataset = data.prepare(config.data)
-    progress.say(dataset.summary())
-    folder.open(config.to_dict(), dataset.facts)
-    folder.begin(0)
+  with workdir.begun(config, path) as (_, dataset):
     phantom = path / "runs" / "phantom"
     if "cnn_phantom" in names(config):
       job = jobs.of_run("cnn_phantom", config.phantom_run, phantom, train)
@@ -74,8 +68,6 @@ def run(config, path: pathlib.Path, train) -> int:
       )
     draws = _draws(config, splits, phantom, path)
     progress.say(write(config, path, dataset, splits, draws))
-  finally:
-    folder.close()
   return 0
 
 

@@ -27,9 +27,6 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxfake import contracts, errors
-from jaxfake import (
-  data as datasets,
-)
 from jaxfake.classifiers import discriminant, forensic, peers
 from jaxfake.data import deliveries, pipeline, work
 from jaxfake.evaluation import metrics, pictures, report
@@ -88,17 +85,10 @@ def check(config) -> None:
 
 def run(config, path: pathlib.Path, train) -> int:
   """Does all of it and writes the report; returns 0."""
-  del (
-    train
-  )  # A detector is fitted in seconds, many times: no runs of their own.
+  # A detector is fitted in seconds, many times: no runs of their own.
+  del train
   check(config)
-  folder = workdir.Workdir(path)
-  folder.claim()
-  try:
-    dataset = datasets.prepare(config.data)
-    progress.say(dataset.summary())
-    folder.open(config.to_dict(), dataset.facts)
-    folder.begin(0)
+  with workdir.begun(config, path) as (folder, dataset):
     splits = pipeline.splits(dataset, config.data)
     outcome = figures(config, splits, path)
     table = [flat(cell) for cell in outcome["cells"]]
@@ -106,8 +96,6 @@ def run(config, path: pathlib.Path, train) -> int:
     folder.finish(0, outcome, {})
     result = disk.read_json(path / "result.json")
     progress.say(write(path, result))
-  finally:
-    folder.close()
   return 0
 
 

@@ -24,7 +24,6 @@ import time
 import numpy as np
 from PIL import Image
 
-from jaxfake import data as datasets
 from jaxfake import errors
 from jaxfake.data import crops, folders, generated_writer
 from jaxfake.generators import (
@@ -86,16 +85,8 @@ def run(config, path: pathlib.Path, train) -> int:
   """Trains what is left, repeats pictures, writes the folder; returns 0."""
   del train  # These networks are no runs of their own.
   check(config)
-  folder = workdir.Workdir(path)
-  folder.claim()
-  try:
-    dataset = datasets.prepare(config.data)
-    progress.say(dataset.summary())
-    folder.open(config.to_dict(), dataset.facts)
-    folder.begin(0)
+  with workdir.begun(config, path) as (folder, dataset):
     return _run(config, path, folder, dataset)
-  finally:
-    folder.close()
 
 
 def _run(config, path, folder, dataset) -> int:

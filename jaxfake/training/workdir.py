@@ -17,6 +17,8 @@ predictions.csv       of every validation and test image
 And that of a run in a sweep log.txt and exit_code.txt.
 """
 
+from collections.abc import Iterator
+import contextlib
 import json
 import pathlib
 
@@ -24,7 +26,7 @@ import numpy as np
 
 from jaxfake import configuration, contracts, errors
 from jaxfake.evaluation import pictures
-from jaxfake.runtime import disk, provenance
+from jaxfake.runtime import disk, progress, provenance
 
 # What may differ when a run goes on: it does not change what any step computes.
 # A data set is compared by its content, not by where it lies.
@@ -34,8 +36,6 @@ FREE = (
   "tensorboard",
   "data.dir",
   "data.patients",
-  "data.many_sources.",
-  "data.tampered.",
   "fingerprint",
   "skipped_files",
   # What older runs did not record; whose an image is tells its split, and so
@@ -45,6 +45,8 @@ FREE = (
   "kept_together",
   "too_alike",
 )
+# Groups that runs before them did not record, and had no use for.
+LATER = "data.many_sources.", "data.tampered."
 
 
 def require_same(
@@ -56,10 +58,13 @@ def require_same(
 ) -> None:
   """Raises ConfigError naming every field that differs and is not free to."""
   old, new = disk.flatten(old), disk.flatten(json.loads(json.dumps(new)))
+  unknown = tuple(
+    group for group in LATER if not any(key.startswith(group) for key in old)
+  )
   changed = [
     f"{key} was {old.get(key)!r}, now {new.get(key)!r}"
     for key in sorted(old.keys() | new.keys())
-    if old.get(key) != new.get(key) and not key.startswith(free)
+    if old.get(key) != new.get(key) and not key.startswith(free + unknown)
   ]
   if changed:
     raise errors.ConfigError(
@@ -88,6 +93,24 @@ def finished(
 def read_config(path: pathlib.Path) -> contracts.Config:
   """The configuration of a run's folder."""
   return configuration.of(disk.read_json(path / "config.json"))
+
+
+@contextlib.contextmanager
+def begun(config: contracts.Config, path: pathlib.Path) -> Iterator[tuple]:
+  """The folder and the data set of what is no task of the loop: claimed,
+  prepared, said and begun; let go in the end. Raises ConfigError, DataError."""
+  from jaxfake import data  # Seconds; a sweep's command needs none.
+
+  folder = Workdir(path)
+  folder.claim()
+  try:
+    dataset = data.prepare(config.data)
+    progress.say(dataset.summary())
+    folder.open(config.to_dict(), dataset.facts)
+    folder.begin(0)
+    yield folder, dataset
+  finally:
+    folder.close()
 
 
 class Workdir:

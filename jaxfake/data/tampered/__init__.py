@@ -44,7 +44,8 @@ class Source:
   def __init__(self, originals, own):
     self.features = FEATURES
     self._originals, self._own = originals, dict(own)
-    self._each = len(classes(own))
+    self._classes = classes(own)
+    self._each = len(self._classes)
     self._patients = originals.column("patient")
     self._ids = originals.column("id")
 
@@ -56,19 +57,25 @@ class Source:
 
   def column(self, name: str) -> list:
     """One fact of every image, such as "label", without decoding any."""
-    return [self._fact(i, name) for i in range(len(self))]
+    drawn = name in ("method", "touch_up")
+    facts = self._how if drawn else self._whose
+    return [facts(i)[name] for i in range(len(self))]
 
-  def _fact(self, i, name):
+  def _whose(self, i) -> dict:
     at, label = divmod(i, self._each)
-    kind, method, touch_up, _ = self._drawn(i)
     return {
       "label": label,
       "patient": self._patients[at],
-      "id": f"{self._ids[at]} {classes(self._own)[label]}",
+      "id": f"{self._ids[at]} {self._classes[label]}",
       "original": self._ids[at],
-      "method": f"{kind} {method}" if label else "none",
-      "touch_up": int(label and touch_up),
-    }[name]
+    }
+
+  def _how(self, i) -> dict:
+    """What was drawn; nothing of an original as it is."""
+    if not i % self._each:
+      return {"method": "none", "touch_up": 0}
+    kind, method, touch_up, _ = self._drawn(i)
+    return {"method": f"{kind} {method}", "touch_up": int(touch_up)}
 
   def _drawn(self, i):
     """(kind, method, whether it is touched up, a generator for the rest)."""
@@ -90,9 +97,9 @@ class Source:
       image, mask = self._altered(i, original)
     if self._own["jpeg"]:
       image = deliveries.jpeg(image, (self._own["jpeg"],))
-    facts = {n: self._fact(i, n) for n in self.features.keys() - PICTURES}
     mask = np.where(mask, 255, 0).astype(np.uint8)
-    return facts | {"image": image[..., None], "mask": mask[..., None]}
+    both = {"image": image[..., None], "mask": mask[..., None]}
+    return self._whose(i) | self._how(i) | both
 
   def _altered(self, i, original):
     from jaxfake.data.tampered import places, scene
@@ -107,21 +114,19 @@ class Source:
       box = lesion or box
     other = None
     if method == "splice":
-      other = scene.donor(self._originals[self._other(i, rng)]["image"][..., 0])
+      at = of_another(self._patients, i // self._each, rng)
+      other = scene.donor(self._originals[at]["image"][..., 0])
     seed = int(rng.integers(2**32))
     return scene.tampered(
       image, box, kind, method, seed, touch_up=touch_up, other=other
     )
 
-  def _other(self, i, rng):
-    """An original of another patient, where there is one."""
-    mine = self._patients[i // self._each]
-    others = [j for j, who in enumerate(self._patients) if who != mine]
-    others = others or list(range(len(self._patients)))
-    return others[rng.integers(len(others))]
 
-
-PICTURES = {"image", "mask"}
+def of_another(patients: list, at: int, rng: np.random.Generator) -> int:
+  """An image of another patient than that of `at`, where there is one."""
+  others = [j for j, who in enumerate(patients) if who != patients[at]]
+  others = others or list(range(len(patients)))
+  return int(others[rng.integers(len(others))])
 
 
 def classes(own) -> tuple[str, ...]:
