@@ -5,10 +5,9 @@ they are or behind the same random deliveries (data/crops). What it sees of them
 are the numbers of `spectral`. Two things are fitted to them, in closed form:
 the line that parts reals from fakes, and how reals scatter. The fakes are the
 reals' own repetitions by small networks (generators/traces) where there are
-any: of other fakes the line would learn what their radiographs show beside
-what the generator left. A picture's
-evidence of a fake is the first's score and half of the second's distance, each
-in units of what reals of other hospitals show.
+any: of other fakes the line would learn what their radiographs show beside what
+the generator left. A picture's evidence of a fake is the first's score and half
+of the second's distance, each in units of what reals of other hospitals show.
 
 Where verdicts begin is settled on sources that the model did not learn from:
 each hospital and each kind of fake is left out in turn, the model fitted
@@ -443,11 +442,9 @@ def _fakes_without(
     shares = _kinds_shares(config, [x for x in count if count[x]] or kinds)
     terms = []
     for kind, share in shares.items():
-      if not count[kind]:
+      if share:
         terms.append((share / 2, pools[kind]))
-      elif share:
-        terms.append((share / 2, pools[kind]))
-        if name in kinds[kind]:
+        if name in kinds[kind] and count[kind]:
           each = share / 2 / count[kind]
           terms += [(each, pools[kind]), (-each, kinds[kind][name])]
     return terms

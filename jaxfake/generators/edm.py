@@ -297,7 +297,7 @@ def sampler(config, classes: Sequence[str]) -> Callable:
 def make(config, dataset) -> Task:
   """The task of training a diffusion model on a data set's train images.
 
-  `dataset` has `classes`, and `train` and `held_out`: sources of images.
+  `dataset` are pipeline.Splits.
   """
   common.require_classes(config, dataset)
   sample = sampler(config, dataset.classes)
