@@ -36,7 +36,7 @@ class Family(Protocol):
     """
     ...
 
-  def load(self, path: pathlib.Path):
+  def load(self, path: pathlib.Path) -> Any:
     """The trained model of a run's folder, from that folder alone: a Generator
     or a Detector. Raises ConfigError where there is none."""
 
@@ -106,9 +106,10 @@ class Adversaries(Protocol):
   def check(self, model) -> None:
     """Raises ConfigError for values of a config's `model`."""
 
-  def make(self, model, num_classes: int, size: int, dtype):
+  def make(self, model, num_classes: int, size: int, dtype) -> tuple[Any, Any]:
     """Linen modules: generator(z, label, *, train), discriminator(x, label, *,
     train)."""
+    ...
 
 
 class Source(Protocol):
@@ -161,7 +162,7 @@ class Items(Protocol):
 class Task(Protocol):
   """What a learning method is to the loop: task.Task, and all it may be."""
 
-  def init(self, key):
+  def init(self, key) -> Any:
     """The first state, a pytree of arrays with a scalar `step`. Traced."""
 
   def step(self, state, batch: dict) -> tuple[Any, dict]:
@@ -196,7 +197,7 @@ class Generator(Protocol):
   step: int  # Of training.
   sha256: str  # Of its state.
 
-  def sample(self, seed: int, index: "np.ndarray", label: "np.ndarray"):
+  def sample(self, seed: int, index: "np.ndarray", label: "np.ndarray") -> Any:
     """uint8 (n, size, size, c) for indices and labels (n,), not waited for.
 
     Image i is a function of (seed, i) and its label alone; n is a multiple of

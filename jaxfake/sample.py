@@ -103,7 +103,7 @@ def ordered(args) -> Order:
   return Order(generator, labels, facts, args.seed, batch)
 
 
-def labels_of(classes, name: str | None, count: int):
+def labels_of(classes, name: str | None, count: int) -> Any:
   """The labels of so many images: all classes in turn, or one by name."""
   import numpy as np
 

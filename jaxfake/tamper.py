@@ -22,6 +22,7 @@ import json
 import os
 import pathlib
 import sys
+from typing import Any
 
 from jaxfake import __version__, errors
 
@@ -64,7 +65,7 @@ def parser() -> argparse.ArgumentParser:
   return p
 
 
-def ordered(args):
+def ordered(args) -> Any:
   """What the flags ask for: a files.Order of no path. Raises ConfigError."""
   from jaxfake.data.tampered import files, region, scene
 

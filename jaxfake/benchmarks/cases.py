@@ -24,6 +24,8 @@ PyTorch's is ready.
 
 from typing import NamedTuple
 
+from jaxfake import contracts
+
 
 class Case(NamedTuple):
   """Sizes of one case; `cpu` and `gpu` are batch sizes."""
@@ -72,7 +74,7 @@ CASES = {
 }
 
 
-def config(case: Case, platform: str, **changes):
+def config(case: Case, platform: str, **changes) -> contracts.Config:
   """The configuration that a user has for the case."""
   from jaxfake import configuration  # The command itself parses nothing of it.
 

@@ -34,7 +34,9 @@ def busy(pid: int) -> Busy | None:
   return Busy(everyone / hertz, sum(used.get(p, 0) for p in family) / hertz)
 
 
-def foreign_load(before: Busy | None, after: Busy | None, seconds: float):
+def foreign_load(
+  before: Busy | None, after: Busy | None, seconds: float
+) -> float | None:
   """Processors that others kept busy meanwhile, on average; None if unknown."""
   if before is None or after is None or seconds <= 0:
     return None

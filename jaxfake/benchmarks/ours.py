@@ -9,12 +9,13 @@ import functools
 import itertools
 import pathlib
 import time
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxfake import data
+from jaxfake import contracts, data
 from jaxfake.benchmarks import cases
 from jaxfake.benchmarks.cases import Case
 from jaxfake.classifiers import detector, features, neural
@@ -46,7 +47,7 @@ def peak_mb() -> float | None:
   return peak and peak / 1e6
 
 
-def config(case: Case, **changes):
+def config(case: Case, **changes) -> contracts.Config:
   return cases.config(case, jax.default_backend(), **changes)
 
 
@@ -113,7 +114,7 @@ def scoring(case: Case, _) -> Callable[[int], int]:
   return run
 
 
-def random_variables(c, num_classes: int):
+def random_variables(c, num_classes: int) -> Any:
   shape = 1, c.data.size, c.data.size, c.model.channels
   net = neural.network(c, num_classes)
   return jax.jit(

@@ -42,7 +42,7 @@ class Place:
   def compile(self, fn: Callable) -> Callable:
     return torch.compile(fn, dynamic=False) if self.compiles else fn
 
-  def autocast(self):
+  def autocast(self) -> torch.autocast:
     device = self.device.type if self.half else "cpu"
     return torch.autocast(device, torch.bfloat16, enabled=self.half)
 
@@ -242,7 +242,9 @@ def training(case: Case, _, place: Place, n: int) -> Callable[[int], int]:
   return repeated(step, place, n)
 
 
-def classifier_step(case: Case, place: Place, network, image, label):
+def classifier_step(
+  case: Case, place: Place, network, image, label
+) -> Callable:
   """A step, to be called again and again; it tells what ours tells."""
   kernels = [p for p in network.parameters() if p.ndim > 1]
   rest = [p for p in network.parameters() if p.ndim == 1]
@@ -323,7 +325,9 @@ class Files(torch_data.Dataset):
     return torch.tensor(self._canonical(gray))[None], i
 
 
-def loader(files: Files, n: int, place: Place, **options):
+def loader(
+  files: Files, n: int, place: Place, **options
+) -> torch_data.DataLoader:
   return torch_data.DataLoader(
     files,
     n,

@@ -5,7 +5,7 @@ import math
 import statistics
 import time
 import types
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jaxfake.benchmarks import collectives
 
@@ -104,7 +104,9 @@ def measured(config_file: str, flags: list[str], images: int) -> float:
   return statistics.median(seconds[2:])
 
 
-def compiled(config_file: str, flags: list[str], per_chip: int, chips: int):
+def compiled(
+  config_file: str, flags: list[str], per_chip: int, chips: int
+) -> Step:
   """The Step of a configuration on so many simulated CPU devices.
 
   For a fresh process: JAX must not have looked for devices yet.
@@ -129,7 +131,9 @@ def compiled(config_file: str, flags: list[str], per_chip: int, chips: int):
   )
 
 
-def lowered(config_file: str, flags: list[str], per_chip: int, chips: int):
+def lowered(
+  config_file: str, flags: list[str], per_chip: int, chips: int
+) -> tuple[Any, Any, Any]:
   """A configuration's step before it is compiled, and its abstract state and
   batch."""
   import jax

@@ -22,7 +22,9 @@ import torch
 from torch import nn
 
 
-def norm_conv(channels: int, width: int, kernel: int, stride: int = 1):
+def norm_conv(
+  channels: int, width: int, kernel: int, stride: int = 1
+) -> nn.Conv2d:
   return nn.Conv2d(
     channels, width, kernel, stride, padding=kernel // 2, bias=False
   )
@@ -166,7 +168,9 @@ class InvertedResidual(nn.Module):
     return x + self.conv(x) if self.short else self.conv(x)
 
 
-def conv_norm_relu6(channels, width, kernel, stride=1, groups=1):
+def conv_norm_relu6(
+  channels, width, kernel, stride=1, groups=1
+) -> nn.Sequential:
   return nn.Sequential(
     nn.Conv2d(
       channels, width, kernel, stride, kernel // 2, groups=groups, bias=False

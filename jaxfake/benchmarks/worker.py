@@ -26,7 +26,7 @@ class WithoutTorch(importlib.abc.MetaPathFinder):
   """Ours is measured as where PyTorch is not installed: scikit-learn imports it
   wherever it can."""
 
-  def find_spec(self, name, path, target=None):
+  def find_spec(self, name, path, target=None) -> None:
     if name == "torch":
       raise ModuleNotFoundError("No module named 'torch'", name=name)
 

@@ -1,5 +1,6 @@
 """What the classical programs see of an image: uint8 (n, s, s, 1) to (n, d)."""
 
+from collections.abc import Iterator
 import functools
 from typing import NamedTuple
 
@@ -33,7 +34,7 @@ def area_shares(size: int, side: int) -> np.ndarray:
   return (shares * side / size).astype(np.float32)
 
 
-def batches(images: np.ndarray, size: int):
+def batches(images: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, int]]:
   """Pieces of `size` images, so that one shape is compiled, the last padded
   with zeros; each with the number of its images."""
   for i in range(0, len(images), size):

@@ -115,7 +115,7 @@ class Reservoir:
     return {"parameters": learnt + frozen, "trained_parameters": learnt}
 
 
-def program(config):
+def program(config) -> Reservoir | Classical:
   """What `config.model.name` names, not fitted yet."""
   return (Reservoir if config.model.name == "reservoir" else Classical)(config)
 

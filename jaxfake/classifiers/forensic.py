@@ -328,7 +328,9 @@ def fit(config, moments: Parts, without: Sequence[str] = ()) -> Model:
   return Model(line(config, moments, without), reals(config, moments, without))
 
 
-def line(config, moments: Parts, without: Sequence[str]):
+def line(
+  config, moments: Parts, without: Sequence[str]
+) -> discriminant.Discriminant:
   """What parts reals from fakes."""
   left = remaining(moments, without)
   return _line(config, *(weighted(config, left, label) for label in (0, 1)))
@@ -343,7 +345,9 @@ def _line(config, reals, fakes):
   )
 
 
-def reals(config, moments: Parts, without: Sequence[str]):
+def reals(
+  config, moments: Parts, without: Sequence[str]
+) -> discriminant.Scatter:
   """How reals scatter, every example counting alike."""
   left = remaining(moments, without)
   those = [(x.count, x) for key, x in left.items() if not key.label]

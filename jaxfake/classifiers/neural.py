@@ -5,13 +5,14 @@ import functools
 import pathlib
 from typing import Any
 
+from flax import linen as nn
 from flax import struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxfake import configuration, errors, models
+from jaxfake import configuration, contracts, errors, models
 from jaxfake.data.sources import Rows
 from jaxfake.evaluation import judge
 from jaxfake.models.weights import pretrained
@@ -71,7 +72,7 @@ def check(config) -> None:
     raise errors.ConfigError(f"model.weights is {c.weights}: no such file")
 
 
-def network(config, num_classes: int):
+def network(config, num_classes: int) -> nn.Module:
   return models.MODELS[config.model.name](
     num_classes=num_classes,
     dropout=config.model.dropout,
@@ -80,14 +81,14 @@ def network(config, num_classes: int):
   )
 
 
-def prepared(config, image):
+def prepared(config, image) -> jax.Array:
   """uint8 (b, s, s, 1) to what the network reads, (b, s, s, channels)."""
   offset, scale = INPUTS[config.model.input]
   x = (image.astype(jnp.float32) - offset) / scale
   return jnp.repeat(x, config.model.channels, -1)
 
 
-def scorer(config, num_classes: int):
+def scorer(config, num_classes: int) -> Callable:
   """`logits(variables, image)`, uint8 (b, s, s, 1) to float32 (b, classes)."""
   net = network(config, num_classes)
   return lambda variables, image: net.apply(
@@ -95,7 +96,7 @@ def scorer(config, num_classes: int):
   )
 
 
-def abstract_variables(config, num_classes: int):
+def abstract_variables(config, num_classes: int) -> Any:
   """Shapes and types of a network's variables."""
   shape = 1, config.data.size, config.data.size, config.model.channels
   net = network(config, num_classes)
@@ -121,7 +122,7 @@ def class_weights(labels, num_classes: int) -> np.ndarray:
   )
 
 
-def optimiser(config, steps: int):
+def optimiser(config, steps: int) -> optax.GradientTransformation:
   """AdamW (Loshchilov and Hutter, 2017, arXiv:1711.05101), the rate rising
   linearly and then falling along a cosine; only kernels decay."""
   opt = config.opt
@@ -355,7 +356,7 @@ def initial(weights: str, name: str, variables: dict) -> dict:
   return given
 
 
-def load(path: pathlib.Path):
+def load(path: pathlib.Path) -> tuple[contracts.Config, Any]:
   """A run's config, and its best model's variables as arrays on one device."""
   config = configuration.of(disk.read_json(path / "config.json"))
   classes = disk.read_json(path / "dataset.json")["classes"]

@@ -19,6 +19,7 @@ import resource
 import signal
 import threading
 import time
+from typing import Any
 
 import numpy as np
 
@@ -66,7 +67,7 @@ class Pool(futures.ThreadPoolExecutor):
   def submit(self, fn: Callable, item) -> futures.Future:
     return super().submit(self.call, fn, item)
 
-  def call(self, fn: Callable, item):
+  def call(self, fn: Callable, item) -> Any:
     """fn(item) of a worker, or an ImageError; waits for it."""
     try:
       worker = self._idle.get_nowait()

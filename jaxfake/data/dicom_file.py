@@ -137,7 +137,7 @@ def read(name: str, data: bytes) -> np.ndarray:
   return guarded(name, _read, data)
 
 
-def guarded(name: str, fn, *args):
+def guarded(name: str, fn, *args) -> Any:
   """What a function makes of a file; raises ImageError alone, of that name."""
   try:
     return fn(*args)

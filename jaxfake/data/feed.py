@@ -13,6 +13,7 @@ streamed. Both give the same numbers.
 from collections.abc import Iterator
 import functools
 import itertools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -129,7 +130,7 @@ class Feed:
     )
 
   @property
-  def like(self):
+  def like(self) -> Any:
     """A chunk's shapes, types and places."""
     shape = self.most, self._config.batch_size
     by_row = jax.NamedSharding(self._mesh, jax.P(None, "data"))
@@ -140,7 +141,7 @@ class Feed:
       name: of((*shape, *x.shape), x.dtype) for name, x in self._item.items()
     }
 
-  def chunk(self, n: int):
+  def chunk(self, n: int) -> Any:
     """The next n batches, on the devices."""
     if self._images is not None:
       upcoming = [self._indices(self._batch + k) for k in range(n)]
@@ -162,7 +163,7 @@ class Feed:
     return jax.tree.map(put, arrays)
 
   @staticmethod
-  def lookup(chunk, i):
+  def lookup(chunk, i) -> dict[str, jax.Array]:
     """The i-th batch of a chunk; traced."""
     images, stacked = chunk
     batch = jax.tree.map(lambda x: x[i], stacked)

@@ -11,6 +11,7 @@ import hashlib
 import os
 import pathlib
 import re
+from typing import Any
 import unicodedata
 
 from jaxfake import errors
@@ -129,7 +130,7 @@ def listing(folder: str, policy: str, table: str = "") -> Listing:
   return Listing(entries, classes, walk.litter)
 
 
-def order(entry: Entry):
+def order(entry: Entry) -> tuple[int, str]:
   """The key that entries are sorted by."""
   return SPLITS.index(entry.split), entry.id
 
@@ -236,7 +237,7 @@ class Walk:
     self.litter = 0
     self._seen = {}
 
-  def held(self, path):
+  def held(self, path) -> Any:
     if path not in self._seen:
       try:
         held = sorted(path.iterdir())

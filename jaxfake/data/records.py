@@ -10,10 +10,14 @@ import os
 import pathlib
 import shutil
 import sys
+from typing import TYPE_CHECKING
 
 from jaxfake import data as datasets
 from jaxfake import errors
 from jaxfake.data import folders, patients
+
+if TYPE_CHECKING:
+  from jaxfake.data import builders
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +65,9 @@ def prepare(
   return datasets.Dataset(data.name, recipe.classes, facts, read, litter, lines)
 
 
-def of_entries(name: str, listing: folders.Listing, data, **options):
+def of_entries(
+  name: str, listing: folders.Listing, data, **options
+) -> "builders.Recipe":
   """The recipe of a folder's files; `name` is that of its records."""
   from jaxfake.data import builders, decoders, reading
 

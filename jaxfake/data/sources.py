@@ -1,5 +1,7 @@
 """Sources: items by index, as features; and some of another's items."""
 
+from collections.abc import Mapping
+
 import numpy as np
 
 
@@ -32,7 +34,7 @@ class Subset:
     return self._source[int(self._indices[i])]
 
   @property
-  def features(self):
+  def features(self) -> Mapping[str, str]:
     return self._source.features
 
   def reading(self, features) -> "Subset":

@@ -128,7 +128,9 @@ def spectrum_gap(a: np.ndarray, b: np.ndarray) -> float:
   return float(10 * np.abs(a - b)[1:].mean())
 
 
-def nearest(queries: np.ndarray, bank: np.ndarray, k: int = 3):
+def nearest(
+  queries: np.ndarray, bank: np.ndarray, k: int = 3
+) -> tuple[np.ndarray, np.ndarray]:
   """Indices and root-mean-square distances (n, k) of the k nearest in a bank.
 
   Rows are flattened images; a query that stands in the bank finds itself.

@@ -4,7 +4,7 @@ Whatever is fitted or chosen here (temperature, threshold) comes from
 validation; the test images are only counted.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 import statistics
 import time
 from typing import NamedTuple
@@ -127,7 +127,9 @@ def conclude(splits, val: Scored, test: Scored) -> dict:
   } | plots(splits, test.labels, raw, probabilities, predicted)
 
 
-def predictions(split: str, scored: Scored, classes, temperature):
+def predictions(
+  split: str, scored: Scored, classes, temperature
+) -> Iterator[dict]:
   """Rows of predictions.csv: one image each, calibrated probabilities."""
   p = calibration.softmax(scored.logits, temperature)
   for i in range(len(p)):

@@ -60,7 +60,9 @@ def confusion(labels: np.ndarray, predicted: np.ndarray, k: int) -> np.ndarray:
   return np.bincount(labels * k + predicted, minlength=k * k).reshape(k, k)
 
 
-def roc(labels: np.ndarray, score: np.ndarray):
+def roc(
+  labels: np.ndarray, score: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   """False and true positive rates, and the thresholds they hold at, (t,) each.
 
   Labels (n,) are 0 or 1; `score >= threshold` calls 1. Thresholds fall from

@@ -190,7 +190,9 @@ def matrix(values: np.ndarray, rows, columns, title: str) -> np.ndarray:
   return pixels()
 
 
-def scatter(groups: dict[str, list[tuple]], xlabel: str, ylabel: str):
+def scatter(
+  groups: dict[str, list[tuple]], xlabel: str, ylabel: str
+) -> np.ndarray:
   """Named points {group: [(name, x, y, low, high)]}, x on a log scale, as RGB
   (h, w, 3)."""
   from adjustText import adjust_text

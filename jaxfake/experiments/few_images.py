@@ -9,6 +9,7 @@ the phantom by an ordinary run under runs/), HOG, pixels.
 table.md, table.csv, table.html, auc.png, result.json; draws.csv has every draw.
 """
 
+from collections.abc import Callable
 import functools
 import pathlib
 
@@ -91,7 +92,9 @@ def draw(labels, patients, n: int, rng: np.random.Generator) -> np.ndarray:
   return np.array(chosen)
 
 
-def extractors(config, splits_images, phantom: pathlib.Path):
+def extractors(
+  config, splits_images, phantom: pathlib.Path
+) -> dict[str, Callable]:
   """{name: extract(chosen) -> (train, test) features}, of chosen train images.
 
   The reservoir and the random CNN take means and variances from the chosen

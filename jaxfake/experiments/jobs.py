@@ -11,7 +11,7 @@ What is finished is not done again: the same command goes on where it was.
 """
 
 import collections
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 import dataclasses
 import pathlib
 import signal
@@ -207,7 +207,7 @@ class Signals:
     for number, handler in self._before.items():
       signal.signal(number, handler)
 
-  def each(self):
+  def each(self) -> Iterator:
     while self.fresh:
       self.last = self.fresh.pop(0)
       yield self.last

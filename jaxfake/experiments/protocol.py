@@ -22,7 +22,7 @@ import functools
 import itertools
 import pathlib
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -141,7 +141,7 @@ def figures(config, splits, path: pathlib.Path) -> dict:
   }
 
 
-def once(path: pathlib.Path, make: Callable[[], object]):
+def once(path: pathlib.Path, make: Callable[[], object]) -> Any:
   """What a JSON file holds; where there is none, what `make` gives, kept
   there."""
   if not path.exists():

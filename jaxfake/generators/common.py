@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxfake import errors
-from jaxfake.data import sources
+from jaxfake import contracts, errors
+from jaxfake.data import pipeline, sources
 from jaxfake.evaluation import distances
 from jaxfake.generators import measure
 from jaxfake.nn import layers
@@ -33,7 +33,7 @@ def check(config) -> None:
   require_above(config, "opt.lr", 0)
 
 
-def value(config, field: str):
+def value(config, field: str) -> Any:
   """Of a field "name" or "group.name"."""
   for name in field.split("."):
     config = config[name]
@@ -73,7 +73,7 @@ def check_only_class(config) -> None:
     )
 
 
-def of_class(splits, name: str):
+def of_class(splits, name: str) -> pipeline.Splits:
   """The images of one class of pipeline.Splits; all where the name is "".
 
   Raises ConfigError where there is no such class, DataError where too few
@@ -132,7 +132,7 @@ def optimiser(config) -> optax.GradientTransformation:
   return optax.adam(config.opt.lr, b1=config.opt.b1, b2=config.opt.b2)
 
 
-def averaged(most: float, step: jax.Array, average, new):
+def averaged(most: float, step: jax.Array, average, new) -> Any:
   """The moving average, which forgets its first, random steps: its decay grows
   to `most`."""
   t = step.astype(jnp.float32)
@@ -152,7 +152,9 @@ def measures(config, dataset, draw: Callable) -> measure.Measures:
   )
 
 
-def restored(path: pathlib.Path, initial: Callable, step: int | None = None):
+def restored(
+  path: pathlib.Path, initial: Callable, step: int | None = None
+) -> tuple[contracts.Config, tuple[str, ...], Any]:
   """A run's config, classes and state, from its folder alone; the last one that
   is whole, where no step is given. `initial(config, classes)` is the task's
   `init`.
@@ -206,7 +208,9 @@ class Generator:
       self.classes, self.conditional = (only,), True
     self.step, self.sha256 = int(state.step), checkpoint.sha256(state)
 
-  def sample(self, seed: int, index: np.ndarray, label: np.ndarray):
+  def sample(
+    self, seed: int, index: np.ndarray, label: np.ndarray
+  ) -> jax.Array:
     index, label = jax.device_put((index, label), self._by_batch)
     return self._draw(self._ema, np.uint32(seed), index, label)
 

@@ -33,10 +33,10 @@ class Network:
   opt: Any
 
   @property
-  def params(self):
+  def params(self) -> Any:
     return self.variables["params"]
 
-  def tree_flatten_with_keys(self):
+  def tree_flatten_with_keys(self) -> tuple:
     # Each collection as a field of its own: so old checkpoints have them.
     rest = sorted(self.variables.keys() - {"params"})
     names = ("params", *rest)
@@ -45,7 +45,7 @@ class Network:
     return [(key(name), value) for name, value in fields.items()], names
 
   @classmethod
-  def tree_unflatten(cls, names, values):
+  def tree_unflatten(cls, names, values) -> "Network":
     *collections, opt = values
     return cls(dict(zip(names, collections, strict=True)), opt)
 
@@ -75,20 +75,20 @@ def check_networks(config) -> None:
   augment.names(config.augment)
 
 
-def model(config):
+def model(config) -> Any:
   """The module with the networks of a config. Raises ConfigError."""
   name = config.model.name
   return named.find("model.name", name, contracts.Adversaries).load()
 
 
-def networks(config, classes):
+def networks(config, classes) -> tuple[Any, Any]:
   """The generator and discriminator modules of a config."""
   return model(config).make(
     config.model, len(classes), config.data.size, layers.DTYPES[config.dtype]
   )
 
 
-def sampler(config, classes):
+def sampler(config, classes) -> Callable:
   """`sample(variables, seed, index, label)` -> uint8 (n, s, s, c), to be
   compiled by the caller."""
   generator, _ = networks(config, classes)
@@ -111,7 +111,7 @@ class Judge(NamedTuple):
     return logits, self._replace(variables=self.variables | changed)
 
 
-def trained(net, variables, *inputs):
+def trained(net, variables, *inputs) -> tuple[jax.Array, Any]:
   """A network's train-mode output, and the collections that it changes."""
   mutable = sorted(variables.keys() - {"params"})
   return net.apply(variables, *inputs, train=True, mutable=mutable)
@@ -239,7 +239,9 @@ def task(config, dataset, step: Callable) -> Task:
   )
 
 
-def restored(path: pathlib.Path, step: int | None = None):
+def restored(
+  path: pathlib.Path, step: int | None = None
+) -> tuple[contracts.Config, tuple[str, ...], State]:
   """A run's config, classes and state: common.restored."""
   return common.restored(path, initial, step)
 

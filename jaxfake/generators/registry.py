@@ -13,7 +13,7 @@ from jaxfake import contracts, named
 from jaxfake.runtime import disk
 
 
-def load(path: pathlib.Path, step: int | None = None):
+def load(path: pathlib.Path, step: int | None = None) -> contracts.Generator:
   """The generator (contracts.Generator) of a run's folder alone.
 
   Raises ConfigError where the folder holds no run of one, or not that

@@ -58,7 +58,9 @@ def repeat(
   )
 
 
-def train(config, i: int, spec: Spec, pieces: Sequence[trace_pieces.Piece]):
+def train(
+  config, i: int, spec: Spec, pieces: Sequence[trace_pieces.Piece]
+) -> tuple[list, list[float]]:
   """Parameters after both stages; the mean error, gray levels, at both."""
   net, critic = spec.network(), networks.PatchCritic()
   x = jnp.zeros((1, config.crop, config.crop, 1))

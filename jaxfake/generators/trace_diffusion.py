@@ -75,7 +75,9 @@ def sampled(spec: Spec, params, x: jax.Array, key: jax.Array) -> jax.Array:
   return x
 
 
-def train(config, i: int, spec: Spec, pieces: Sequence[trace_pieces.Piece]):
+def train(
+  config, i: int, spec: Spec, pieces: Sequence[trace_pieces.Piece]
+) -> tuple[list, list[float]]:
   """Parameters after both stages; the mean error, gray levels, at both."""
   net = spec.network()
   x = jnp.zeros((1, config.crop, config.crop, 1))

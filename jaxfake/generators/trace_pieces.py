@@ -28,7 +28,9 @@ def batch(config, pieces: Sequence[Piece], rng) -> np.ndarray:
   return np.stack([cut(image, config.crop, rng) for image in images])
 
 
-def learnt(config, i: int, pieces, advance: Callable, state, kept: Callable):
+def learnt(
+  config, i: int, pieces, advance: Callable, state, kept: Callable
+) -> tuple[list, list[float]]:
   """What network i is trained to: `kept(state)` after each of two stages, and
   the mean error there, gray levels.
 

@@ -20,6 +20,7 @@ from collections.abc import Sequence
 import csv
 import pathlib
 import time
+import types
 
 import numpy as np
 from PIL import Image
@@ -45,7 +46,7 @@ KINDS = (*UPSAMPLINGS, *NOT_AUTOENCODERS)
 FIELDS = "file", "patient", "licence", "original"
 
 
-def maker(kind: str):
+def maker(kind: str) -> types.ModuleType:
   """The module that trains networks of a kind and repeats pictures by them."""
   return NOT_AUTOENCODERS.get(kind, trace_autoencoders)
 

@@ -125,7 +125,9 @@ def check(model) -> None:
       )
 
 
-def make(model, num_classes: int, size: int, dtype=None):
+def make(
+  model, num_classes: int, size: int, dtype=None
+) -> tuple[Generator, Discriminator]:
   """Generator and discriminator for a config's `model` part. Parameters,
   statistics and what they return are float32 whatever the `dtype`."""
   layers = widths(size, model.width, model.max_width)

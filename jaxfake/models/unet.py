@@ -73,7 +73,7 @@ class Attention(nn.Module):
     return (x + dense(c, kernel_init=zeros)(mixed)) / math.sqrt(2)
 
 
-def norm(x, dtype):
+def norm(x, dtype) -> jax.Array:
   """Group norm, of 4 channels at least to a group."""
   groups = math.gcd(x.shape[-1], min(32, max(1, x.shape[-1] // 4)))
   return nn.GroupNorm(groups, dtype=dtype)(x)

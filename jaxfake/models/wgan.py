@@ -58,7 +58,9 @@ def check(model) -> None:
   errors.check_choice("model.norm", model.norm, NORMS)
 
 
-def make(model, num_classes: int, size: int, dtype=None):
+def make(
+  model, num_classes: int, size: int, dtype=None
+) -> tuple[dcgan.Generator, Critic]:
   """Generator and critic for a config's `model` part. Parameters, statistics
   and what they return are float32 whatever the `dtype`."""
   generator, _ = dcgan.make(model, num_classes, size, dtype)

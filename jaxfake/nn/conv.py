@@ -409,7 +409,7 @@ class Conv(_Layer):
   dilation: Pair = (1, 1)
   groups: int = 1
 
-  def kernel_shape(self, channels: int):
+  def kernel_shape(self, channels: int) -> tuple[int, ...]:
     return (*self.kernel_size, channels // self.groups, self.features)
 
   def convolve(self, x, w) -> jax.Array:
@@ -419,7 +419,7 @@ class Conv(_Layer):
 class ConvTranspose(_Layer):
   """`flax.linen.ConvTranspose` for (b, h, w, c)."""
 
-  def kernel_shape(self, channels: int):
+  def kernel_shape(self, channels: int) -> tuple[int, ...]:
     return (*self.kernel_size, channels, self.features)
 
   def convolve(self, x, w) -> jax.Array:

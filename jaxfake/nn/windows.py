@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 import typing
+from typing import Any
 
 import jax
 from jax import lax
@@ -93,7 +94,7 @@ def spread(geo: Geometry, give: Callable, *arrays) -> jax.Array:
   return pad(x, ((-top, bottom), (-left, right)))
 
 
-def in_blocks(geo: Geometry, w, fill=0):
+def in_blocks(geo: Geometry, w, fill=0) -> Any:
   """w (kh, kw, c), filled up, as blocks for `spread`: [u, v] is (s0, 1, s1, c).
 
   An array of NumPy stays one.

@@ -8,7 +8,9 @@ from jax.sharding import AxisType
 import numpy as np
 
 
-def mesh_and_shardings(devices=None):
+def mesh_and_shardings(
+  devices=None,
+) -> tuple[jax.sharding.Mesh, jax.NamedSharding, jax.NamedSharding]:
   """All devices, or those given, in a row; a sharding by rows of a batch, one
   for copies.
 

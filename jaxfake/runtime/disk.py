@@ -11,7 +11,7 @@ import pathlib
 import shlex
 import socket
 import sys
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 from jaxfake import errors
 from jaxfake.runtime import litter, progress
@@ -193,7 +193,7 @@ def read_csv(path: pathlib.Path) -> list[dict[str, str]]:
     return list(csv.DictReader(file))
 
 
-def read_json(path: pathlib.Path):
+def read_json(path: pathlib.Path) -> Any:
   """Raises ConfigError where the file is not there or not JSON."""
   try:
     return json.loads(path.read_text())

@@ -3,6 +3,7 @@
 Only process 0 speaks.
 """
 
+from collections.abc import Iterator
 import contextlib
 import sys
 import time
@@ -87,7 +88,7 @@ class Bar:
       say(f"step {step}/{self._total}  {self._text}")
 
   @contextlib.contextmanager
-  def aside(self, text: str):
+  def aside(self, text: str) -> Iterator[None]:
     """Says what is being done besides training; the rate leaves it out."""
     if self._bar:
       self._bar.update(self._id, description=f"{text}; {self._text}")

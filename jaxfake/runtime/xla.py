@@ -3,6 +3,7 @@
 Importing this imports no JAX, so that `main` can set the allocator before.
 """
 
+from collections.abc import Callable
 import ctypes
 import functools
 import hashlib
@@ -60,7 +61,7 @@ def compiler_options() -> dict[str, str | bool]:
   )
 
 
-def jit(fn):
+def jit(fn) -> Callable:
   """`jax.jit` with `compiler_options`."""
   import jax
 

@@ -127,7 +127,7 @@ def names(augment: str) -> tuple[str, ...]:
   return chosen
 
 
-def augment(names: tuple[str, ...], key, x):
+def augment(names: tuple[str, ...], key, x) -> jax.Array:
   """Applies the named augmentations in order."""
   for i, name in enumerate(names):
     x = AUGMENTATIONS[name](jax.random.fold_in(key, i), x)

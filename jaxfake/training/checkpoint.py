@@ -76,7 +76,7 @@ class Checkpoints:
   def latest(self) -> int | None:
     return max(self.steps(), default=None)
 
-  def restore(self, step: int, like):
+  def restore(self, step: int, like) -> Any:
     """The state saved at a step, placed and typed as `like` (arrays or
     ShapeDtypeStructs with shardings). Raises DataError where it is damaged."""
     try:
@@ -87,7 +87,7 @@ class Checkpoints:
         f" Expected another of {self.steps()}, or a copy of it put back"
       ) from error
 
-  def restore_last(self, like, remedy: str, note: str = ""):
+  def restore_last(self, like, remedy: str, note: str = "") -> tuple[int, Any]:
     """(step, state) of the last whole checkpoint, which `steps` then ends with;
     damaged ones are put aside, and `note` said with it.
 
@@ -230,7 +230,7 @@ class Best:
     if jax.process_index() == 0:
       disk.write_json(self._path, self.entry)
 
-  def restore(self, like):
+  def restore(self, like) -> Any:
     """The best model, placed and typed as `like`; `entry` says its step."""
     step, model = self._checkpoints.restore_last(
       like,

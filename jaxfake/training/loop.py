@@ -6,6 +6,7 @@ import math
 import os
 import signal
 import time
+from typing import Any
 
 import jax
 from jax.experimental import multihost_utils
@@ -80,7 +81,7 @@ def check(config) -> None:
     )
 
 
-def abstract_state(init: Callable):
+def abstract_state(init: Callable) -> Any:
   """Shapes, types and places of what a task's `init` gives: what a restore
   fills."""
   _, _, everywhere = devices.mesh_and_shardings()
@@ -132,7 +133,7 @@ def several(task, lookup, most: int) -> Callable:
   return steps
 
 
-def compile_steps(task, config, feed, everywhere):
+def compile_steps(task, config, feed, everywhere) -> tuple[Any, Any, dict]:
   """`several` compiled for a feed's chunks, the abstract state, and what
   compiling told."""
   state = abstract_state(task.init)
@@ -174,7 +175,7 @@ def dispatcher(steps: Callable, feed: Feed) -> Callable:
   return run
 
 
-def begin(task, config, everywhere):
+def begin(task, config, everywhere) -> Any:
   """The state before the first step."""
   init = jax.jit(
     task.init,

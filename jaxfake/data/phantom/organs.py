@@ -17,7 +17,7 @@ from jaxfake.data.phantom import xray_physics
 _VERTEBRAE = 9.2  # From the apices to the right dome.
 
 
-def generator(*path):
+def generator(*path) -> np.random.Generator:
   """Random numbers that are a function of the integers `path`."""
   return np.random.Generator(np.random.Philox(np.random.SeedSequence(path)))
 
@@ -41,7 +41,7 @@ def texture(seed, g, period, slope) -> np.ndarray:
   return scipy.ndimage.map_coordinates(field, at, order=1, mode="grid-wrap")
 
 
-def thickness(p, view, g, balls=()):
+def thickness(p, view, g, balls=()) -> dict[str, np.ndarray]:
   """Each tissue's depth along the beam, {name: cm (n, n)}."""
   whole = _body(p, view, g)
   # A skin of fat is crossed twice, aslant by 2.5 d over the local depth.
@@ -67,7 +67,7 @@ def thickness(p, view, g, balls=()):
   return {"soft": np.maximum(soft, 0), "fat": fat, "lung": lung, "bone": bone}
 
 
-def project(view, points):
+def project(view, points) -> tuple:
   """Points (x, v, depth, radius) of the patient at rest: x, v, radius here."""
   x, v, depth, r = points
   return x + view.yaw * depth, v * view.breath + view.pitch * depth, r
@@ -83,7 +83,7 @@ def _cage(p, v):
   return outer, inner, 0.55 + 0.45 * s - 0.25 * np.maximum(t - 0.5, 0)
 
 
-def lungs(p, view, g):
+def lungs(p, view, g) -> np.ndarray:
   """Depth (cm) of aerated lung: the chest cavity less what else it holds."""
   x = np.abs(g.x)
   outer, inner, depth = _cage(p, g.v)

@@ -40,7 +40,7 @@ class Technique:
   shutter: float  # Collimated border as a share of the field; negative: none.
 
   @classmethod
-  def draw(cls, rng):
+  def draw(cls, rng) -> "Technique":
     return cls(
       dose=10 ** rng.uniform(4.5, 5.7),
       scatter=rng.uniform(0.15, 0.6),
@@ -83,7 +83,7 @@ class Grid:
       size * (np.sin(x + phase[2]) + np.sin(0.7 * x + 0.6 * v + phase[3])),
     )
 
-  def pixels(self, x, v):
+  def pixels(self, x, v) -> tuple[np.ndarray, np.ndarray]:
     """Fractional column and row of world points; first order in the bend."""
     bend = self._bend(x, v)
     x = x - bend[0] - self._view.x * self._p.w
@@ -101,7 +101,7 @@ class Grid:
     q = a * a + (b * b)[:, None]
     return q, 2 * r * chord(q)
 
-  def splat(self, x, v, volume, sigma):
+  def splat(self, x, v, volume, sigma) -> np.ndarray:
     """Thickness (n, n), cm, of points of given cm3, blurred by sigma cm."""
     n = self.n
     column, row = self.pixels(x, v)
@@ -158,14 +158,15 @@ def shell(dist, r, half, cortex, spongy=0.2) -> np.ndarray:
   return 2 * (outer - (1 - spongy) * inner)
 
 
-def blur(image, sigma):
+def blur(image, sigma) -> np.ndarray:
   """Gaussian blur by sigma pixels, mirrored at the border; float32 (h, w)."""
   decay = [
     np.exp(-0.5 * (np.pi * sigma / n * np.arange(n, dtype=np.float32)) ** 2)
     for n in image.shape
   ]
   spectrum = scipy.fft.dctn(image.astype(np.float32), norm="ortho")
-  return scipy.fft.idctn(spectrum * np.outer(*decay), norm="ortho")
+  blurred = scipy.fft.idctn(spectrum * np.outer(*decay), norm="ortho")
+  return np.asarray(blurred)
 
 
 def bin_pixels(image, k) -> np.ndarray:
@@ -174,12 +175,13 @@ def bin_pixels(image, k) -> np.ndarray:
   return image.reshape(h // k, k, w // k, k).mean((1, 3))
 
 
-def line_integral(cm):
+def line_integral(cm) -> np.ndarray:
   """Attenuation along each ray, no unit, of {tissue: thickness (h, w)}."""
-  return sum(MU[tissue] * thickness for tissue, thickness in cm.items())
+  each = [MU[tissue] * thickness for tissue, thickness in cm.items()]
+  return np.asarray(sum(each))
 
 
-def expose(line, pixel_cm, k, technique, rng):
+def expose(line, pixel_cm, k, technique, rng) -> np.ndarray:
   """Detector signal (h // k, w // k), 1 for the unattenuated primary beam.
 
   `line` is sampled at `pixel_cm`, k times finer than the detector. Scatter is
@@ -192,10 +194,10 @@ def expose(line, pixel_cm, k, technique, rng):
   signal = signal + t.scatter * blur(primary, _SCATTER_CM / pixel_cm)
   signal = bin_pixels(np.maximum(signal, 1e-6), k)
   photons = t.dose * (10 * pixel_cm * k) ** 2  # Per detector pixel.
-  return np.float32(rng.poisson(signal * photons) / photons)
+  return np.asarray(rng.poisson(signal * photons) / photons, np.float32)
 
 
-def develop(signal, pixel_cm, technique):
+def develop(signal, pixel_cm, technique) -> np.ndarray:
   """Uint8 radiograph (h, w), dense tissue bright, of a detector signal.
 
   Log, local contrast as any digital system has it, then a sigmoid
@@ -214,7 +216,7 @@ def develop(signal, pixel_cm, technique):
   air = 0.25 - math.log1p(t.scatter)  # A little over the unattenuated signal.
   black = 1 / (1 + math.exp(-t.gain * (air - middle)))
   image = np.clip((curve - black) / (0.97 - black), 0, 1)
-  return np.uint8(255 * _annotate(image, t) + 0.5)
+  return np.asarray(255 * _annotate(image, t) + 0.5).astype(np.uint8)
 
 
 def _annotate(image, technique):

@@ -9,6 +9,8 @@ import itertools
 import pathlib
 import statistics
 
+import numpy as np
+
 from jaxfake import contracts, errors, named
 from jaxfake.data import patients
 from jaxfake.evaluation import pictures, report
@@ -114,7 +116,7 @@ def formatted(row: dict, names: list[str]) -> dict[str, str]:
   return cells | {"seeds": f"{seeds}{few}"}
 
 
-def plot(settings: list[Setting], names: list[str]):
+def plot(settings: list[Setting], names: list[str]) -> np.ndarray:
   """Every seed's figure, means and their sd, as RGB (h, w, 3)."""
   panels = []
   for ablation, group in itertools.groupby(settings, lambda x: x.ablation):

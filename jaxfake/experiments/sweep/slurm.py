@@ -12,6 +12,7 @@ import pathlib
 import signal
 import subprocess
 import time
+from typing import Any
 
 from jaxfake import errors
 from jaxfake.experiments import jobs
@@ -41,7 +42,7 @@ class Job:
     jobs.ended(self._run, code)
     return code
 
-  def checkpoint(self):
+  def checkpoint(self) -> Any:
     import submitit
 
     self._process.send_signal(signal.SIGTERM)
