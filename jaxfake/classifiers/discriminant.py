@@ -66,9 +66,11 @@ class Moments(NamedTuple):
   group_mean: np.ndarray  # (d,)
   group_covariance: np.ndarray  # (d, d), float32.
 
-  def of_numbers(self, which: np.ndarray) -> "Moments":
+  def of_numbers(self, which: np.ndarray | None) -> "Moments":
     """Of some of the d numbers only, by their indices (k,), or of k sums of
-    them, by their weights (k, d)."""
+    them, by their weights (k, d); None is all of them."""
+    if which is None:
+      return self
     if which.ndim == 1:
       square = lambda x: x[np.ix_(which, which)]
     else:
@@ -81,8 +83,10 @@ class Moments(NamedTuple):
     )
 
 
-def of_numbers(x: np.ndarray, which: np.ndarray) -> np.ndarray:
+def of_numbers(x: np.ndarray, which: np.ndarray | None) -> np.ndarray:
   """The same of (..., d)."""
+  if which is None:
+    return x
   return x[..., which] if which.ndim == 1 else x @ which.T
 
 

@@ -1,13 +1,15 @@
 """The detector that reads pictures at their own resolution.
 
 It learns from crops of many sources (data.name=many_sources), real and fake, as
-they are or behind the same random deliveries (data/crops). What it sees of them
-are the numbers of `spectral`. Two things are fitted to them, in closed form:
-the line that parts reals from fakes, and how reals scatter. The fakes are the
-reals' own repetitions by small networks (generators/traces) where there are
-any: of other fakes the line would learn what their radiographs show beside what
-the generator left. A picture's evidence of a fake is the first's score and half
-of the second's distance, each in units of what reals of other hospitals show.
+they are or behind the same random deliveries (data/crops). An ensemble of two
+sees the numbers of `spectral`, the one all of them, the other a coarse summary:
+they miss different fakes. Two things are fitted to each, in closed form: the
+line that parts reals from fakes, and how reals scatter. The fakes are reals
+that small networks repeated (generators/traces), where there are any: of other
+fakes the line would learn what their radiographs show beside what the generator
+left. A picture's evidence of a fake is the line's score and half of the
+distance from reals, each in units of what reals of other hospitals show, summed
+over the ensemble.
 
 Where verdicts begin is settled on sources that the model did not learn from:
 each hospital and each kind of fake is left out in turn, the model fitted
@@ -18,11 +20,11 @@ other, and that compressing the picture does not turn one into the other. All
 else is uncertain.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import dataclasses
 import pathlib
 import time
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -51,35 +53,76 @@ QUALITY = 75  # Of the JPEG that a verdict has to outlast.
 UNLIKE = "unlike the radiographs it knows"
 
 
-@dataclasses.dataclass(frozen=True)
-class Model:
-  """What is fitted: how real and fake differ, and what reals are like."""
+View = np.ndarray | None  # See discriminant.of_numbers.
+Views = Mapping[str, View]
+# What members of the ensemble see of `spectral` numbers.
+VIEWS: Views = {"fine": None, "coarse": spectral.coarse()}
 
+
+@dataclasses.dataclass(frozen=True)
+class Member:
+  """What is fitted to one view: how real and fake differ, and what reals are
+  like."""
+
+  view: View
   line: discriminant.Discriminant
   reals: discriminant.Scatter
 
   def measures(self, numbers: np.ndarray) -> np.ndarray:
     """(n, 2) of `spectral` numbers (n, d): the score and the log distance."""
-    x = np.asarray(numbers, np.float64)
+    x = discriminant.of_numbers(np.asarray(numbers, np.float64), self.view)
     return np.stack([self.line.score(x), self.reals.distance(x)], -1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+  """An ensemble, by the names of what its members see."""
+
+  members: dict[str, Member]
+
+  def measures(self, numbers: np.ndarray) -> np.ndarray:
+    """(n, m, 2) of `spectral` numbers (n, d), by each of m members."""
+    each = [member.measures(numbers) for member in self.members.values()]
+    return np.stack(each, -2)
 
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
   """From measures to evidence, to a probability, to a verdict."""
 
-  centre: tuple[float, ...]  # Of the measures of reals, and their spread.
-  spread: tuple[float, ...]
+  # Of the measures of reals, (m, 2), and their spread.
+  centre: np.ndarray
+  spread: np.ndarray
   slope: float  # Of the logit of a fake, by evidence.
   intercept: float
   real_at_most: float  # Evidence.
   fake_at_least: float
+  # In units, summed over members.
   score_of_fakes: float  # Below it a picture shows no sign that is known.
   distance_of_reals: float  # Above it, it is unlike the reals.
 
-  def evidence(self, measures: np.ndarray) -> np.ndarray:
-    """(n,) of (n, 2)."""
+  def facts(self) -> dict:
+    """JSON-able: what `Rule.of` takes."""
+    return {
+      name: value.tolist() if isinstance(value, np.ndarray) else value
+      for name, value in dataclasses.asdict(self).items()
+    }
+
+  @classmethod
+  def of(cls, facts: dict) -> "Rule":
+    """Of `facts`; an older run's are of one member."""
+    arrays = {
+      name: np.reshape(facts[name], (-1, 2)) for name in ("centre", "spread")
+    }
+    return cls(**facts | arrays)
+
+  def scaled(self, measures: np.ndarray) -> np.ndarray:
+    """(n, 2) of (n, m, 2): see `in_units`."""
     return in_units(measures, self.centre, self.spread)
+
+  def evidence(self, measures: np.ndarray) -> np.ndarray:
+    """(n,) of (n, m, 2)."""
+    return evidence_of(self.scaled(measures))
 
   def probability(self, evidence: np.ndarray) -> np.ndarray:
     return scipy.special.expit(self.slope * evidence + self.intercept)
@@ -87,8 +130,8 @@ class Rule:
   def verdict(
     self, measures: np.ndarray, compressed: np.ndarray
   ) -> tuple[str, str | None]:
-    """Of one picture's measures (2,), as it is and compressed: the verdict, and
-    why it is uncertain."""
+    """Of one picture's measures (m, 2), as it is and compressed: the verdict,
+    and why it is uncertain."""
     said, reason = self._verdict(measures)
     if said != "uncertain":
       other = self._verdict(compressed)[0]
@@ -97,8 +140,8 @@ class Rule:
     return said, reason
 
   def _verdict(self, measures):
-    score, distance = measures
-    evidence = self.evidence(measures[None])[0]
+    (scaled,) = self.scaled(measures[None])
+    (score, distance), evidence = scaled, evidence_of(scaled)
     if evidence >= self.fake_at_least:
       if score >= self.score_of_fakes:
         return "fake", None
@@ -323,34 +366,40 @@ def is_trace(source: str) -> bool:
   return source.startswith("trace_")
 
 
-def fit(config, moments: Parts, without: Sequence[str] = ()) -> Model:
+def fit(
+  config, moments: Parts, without: Sequence[str] = (), views: Views = VIEWS
+) -> Model:
   """The model, perhaps without some sources."""
-  return Model(line(config, moments, without), reals(config, moments, without))
+  left = remaining(moments, without)
+
+  def member(view) -> Member:
+    seen = seen_by(view, left)
+    parting = line(config, seen, weighted(config, seen, 1))
+    return Member(view, parting, reals(config, seen))
+
+  return Model({name: member(view) for name, view in views.items()})
+
+
+def seen_by(view: View, moments: Parts) -> Parts:
+  """Moments of what a view shows."""
+  return {key: part.of_numbers(view) for key, part in moments.items()}
 
 
 def line(
-  config, moments: Parts, without: Sequence[str]
+  config, moments: Parts, fakes: discriminant.Weighted
 ) -> discriminant.Discriminant:
   """What parts reals from fakes."""
-  left = remaining(moments, without)
-  return _line(config, *(weighted(config, left, label) for label in (0, 1)))
-
-
-def _line(config, reals, fakes):
   return discriminant.discriminant(
-    reals,
+    weighted(config, moments, 0),
     fakes,
     group_weight=config.picture_scatter,
     ridge=config.ridge,
   )
 
 
-def reals(
-  config, moments: Parts, without: Sequence[str]
-) -> discriminant.Scatter:
+def reals(config, moments: Parts) -> discriminant.Scatter:
   """How reals scatter, every example counting alike."""
-  left = remaining(moments, without)
-  those = [(x.count, x) for key, x in left.items() if not key.label]
+  those = [(x.count, x) for key, x in moments.items() if not key.label]
   return discriminant.scatter(those, rank=config.rank, floor=NOISE)
 
 
@@ -400,27 +449,40 @@ def numbers_of(image: np.ndarray) -> np.ndarray:
 
 
 def left_out(
-  config, moments: Parts, held: Pictures, without: Sequence[str] = ()
+  config,
+  moments: Parts,
+  held: Pictures,
+  without: Sequence[str] = (),
+  views: Views = VIEWS,
 ) -> np.ndarray:
-  """Measures (2, n, 2) of pictures, as they are and compressed, by models that
-  did not learn from their source, nor from those `without`; of the only source
-  of a class, by the model itself."""
-  measures = np.zeros((2, len(held.labels), 2))
+  """Measures (2, n, m, 2) of pictures, as they are and compressed, by models
+  that did not learn from their source, nor from those `without`; of the only
+  source of a class, by the model itself."""
   used = remaining(moments, without)
+  each = [
+    _left_out_of(config, view, seen_by(view, used), held)
+    for view in views.values()
+  ]
+  return np.stack(each, -2)
+
+
+def _left_out_of(config, view: View, used: Parts, held: Pictures) -> np.ndarray:
+  """The same of one member, (2, n, 2), by the moments of what it sees."""
+  measures = np.zeros((2, len(held.labels), 2))
   merged = of_sources(used)  # Fewer parts, as good where no real is left out.
-  learnt = [{key.source for key in used if key.label == k} for k in (0, 1)]
-  names = sorted(set(zip(held.labels, held.sources, strict=True)))
-  every = reals(config, merged, ())  # Whatever fakes are left out.
+  hospitals = {key.source for key in used if not key.label}
+  every = reals(config, merged)  # Whatever fakes are left out.
   fakes = _fakes_without(config, merged)
-  for label, name in names:
+  for label, name in sorted(set(zip(held.labels, held.sources, strict=True))):
     if label:
-      reals_and_fakes = weighted(config, merged, 0), fakes(name)
-      model = Model(_line(config, *reals_and_fakes), every)
+      member = Member(view, line(config, merged, fakes(name)), every)
     else:
-      model = fit(config, used, [] if learnt[0] <= {name} else [name])
+      left = remaining(used, [] if hospitals <= {name} else [name])
+      parting = line(config, left, weighted(config, left, 1))
+      member = Member(view, parting, reals(config, left))
     which = (held.labels == label) & (held.sources == name)
     for k, numbers in enumerate((held.numbers, held.compressed)):
-      measures[k, which] = model.measures(numbers[which])
+      measures[k, which] = member.measures(numbers[which])
   return measures
 
 
@@ -457,14 +519,15 @@ def _fakes_without(
 
 
 def rule(config, measures: np.ndarray, held: Pictures) -> Rule:
-  """Settled on measures (2, n, 2), as pictures are and compressed, by models
+  """Settled on measures (2, n, m, 2), as pictures are and compressed, by models
   that did not learn from the source."""
   measures = np.concatenate(measures)
   labels, sources = (np.tile(x, 2) for x in (held.labels, held.sources))
   real = labels == 0
   weight = _by_source(labels, sources)
   centre, spread = units(measures[real], weight[real])
-  evidence = in_units(measures, centre, spread)
+  scaled = in_units(measures, centre, spread)
+  evidence = evidence_of(scaled)
 
   def of_each(label, values, level, method):
     """A quantile of each source of a class."""
@@ -482,30 +545,36 @@ def rule(config, measures: np.ndarray, held: Pictures) -> Rule:
   real_at = min(of_each(1, evidence, config.fakes_called_real, "lower"))
   slope, intercept = _logistic(evidence, labels, weight)
   return Rule(
-    tuple(map(float, centre)),
-    tuple(map(float, spread)),
+    centre,
+    spread,
     slope,
     intercept,
     float(min(real_at, fake_at)),
     float(max(real_at, fake_at)),
-    float(_quantiles(measures[real, 0], weight[real], (0.9,))[0]),
-    float(worst(measures[:, 1])),
+    float(_quantiles(scaled[real, 0], weight[real], (0.9,))[0]),
+    float(worst(scaled[:, 1])),
   )
 
 
-def units(measures: np.ndarray, weight: np.ndarray) -> tuple:
-  """Centre and spread, (2,) each, of reals' measures (n, 2): the median, and
-  half of what the middle 68 % span."""
-  low, middle, high = np.transpose(
-    [_quantiles(measures[:, k], weight, (0.16, 0.5, 0.84)) for k in range(2)]
-  )
+def units(
+  measures: np.ndarray, weight: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+  """Centre and spread, (m, 2) each, of reals' measures (n, m, 2): the median,
+  and half of what the middle 68 % span."""
+  quantiles = lambda x: _quantiles(x, weight, (0.16, 0.5, 0.84))
+  low, middle, high = np.apply_along_axis(quantiles, 0, measures)
   return middle, np.maximum((high - low) / 2, 1e-3)
 
 
 def in_units(measures: np.ndarray, centre, spread) -> np.ndarray:
-  """Evidence (n,) of measures (n, 2)."""
-  scaled = (measures - np.array(centre)) / np.array(spread)
-  return scaled[:, 0] + HALF * scaled[:, 1]
+  """Score and distance (n, 2) of measures (n, m, 2): sums over members, each in
+  units of what reals show."""
+  return ((measures - centre) / spread).sum(-2)
+
+
+def evidence_of(scaled: np.ndarray) -> np.ndarray:
+  """(...,) of scores and distances (..., 2), in units."""
+  return scaled[..., 0] + HALF * scaled[..., 1]
 
 
 def _by_source(labels: np.ndarray, sources: np.ndarray) -> np.ndarray:
@@ -612,7 +681,8 @@ def joined(several) -> Pictures:
 def conclude(settled: Rule, model: Model, test: Pictures) -> dict:
   """What result.json and predictions.csv say."""
   measures = model.measures(test.numbers)
-  evidence = settled.evidence(measures)
+  scaled = settled.scaled(measures)
+  evidence = evidence_of(scaled)
   compressed = model.measures(test.compressed)
   verdicts = list(map(settled.verdict, measures, compressed))
   p = settled.probability(evidence)
@@ -623,8 +693,8 @@ def conclude(settled: Rule, model: Model, test: Pictures) -> dict:
       "source": test.sources[i],
       "patient": test.patients[i],
       "label": CLASSES[test.labels[i]],
-      "score": f"{measures[i, 0]:.6g}",
-      "distance": f"{measures[i, 1]:.6g}",
+      "score": f"{scaled[i, 0]:.6g}",
+      "distance": f"{scaled[i, 1]:.6g}",
       "evidence": f"{evidence[i]:.6g}",
       "p_fake": f"{p[i]:.6g}",
       "verdict": verdicts[i][0],
@@ -633,7 +703,7 @@ def conclude(settled: Rule, model: Model, test: Pictures) -> dict:
     for i in range(len(p))
   ]
   return {
-    "calibration": dataclasses.asdict(settled),
+    "calibration": settled.facts(),
     "counts": {
       "test": {
         "images": len(p),
@@ -675,9 +745,10 @@ def cells(test: Pictures, evidence: np.ndarray) -> list[dict]:
 
 def save(model: Model, path: pathlib.Path) -> None:
   arrays = {
-    f"{part}.{name}": np.ascontiguousarray(value, np.float32)
-    for part, values in (("line", model.line), ("reals", model.reals))
-    for name, value in values._asdict().items()
+    f"{name}.{part}.{field}": np.ascontiguousarray(value, np.float32)
+    for name, member in model.members.items()
+    for part, values in (("line", member.line), ("reals", member.reals))
+    for field, value in values._asdict().items()
   }
   partial = path.with_name(path.name + ".part")
   safetensors.numpy.save_file(arrays, partial)
@@ -688,13 +759,19 @@ def load_model(path: pathlib.Path) -> Model:
   """Raises ConfigError where the file holds no such model."""
   try:
     arrays = safetensors.numpy.load_file(path)
+    names = list(VIEWS)
+    if "line.mean" in arrays:  # Older ones have the first alone, not named.
+      names = names[:1]
+      arrays = {f"{names[0]}.{key}": value for key, value in arrays.items()}
     part = lambda kind, name: kind(
       *(arrays[f"{name}.{field}"].astype(np.float64) for field in kind._fields)
     )
-    return Model(
-      part(discriminant.Discriminant, "line"),
-      part(discriminant.Scatter, "reals"),
+    member = lambda name: Member(
+      VIEWS[name],
+      part(discriminant.Discriminant, f"{name}.line"),
+      part(discriminant.Scatter, f"{name}.reals"),
     )
+    return Model({name: member(name) for name in names})
   except (OSError, KeyError, safetensors.SafetensorError) as error:
     raise errors.ConfigError(
       f"{path} is no detector's model: {error}"
@@ -774,10 +851,7 @@ def load(path: pathlib.Path) -> Detector:
   """Of a finished run's folder, or one that was shipped."""
   path = pathlib.Path(path)
   calibration = disk.read_json(path / "result.json")["calibration"]
-  fields: dict[str, Any] = {
-    k: tuple(v) if isinstance(v, list) else v for k, v in calibration.items()
-  }
-  return Detector(load_model(path / MODEL), Rule(**fields))
+  return Detector(load_model(path / MODEL), Rule.of(calibration))
 
 
 def summary(path: pathlib.Path, result: dict) -> str:

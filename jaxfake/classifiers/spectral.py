@@ -129,6 +129,12 @@ def radial() -> np.ndarray:
   return weights / weights.sum(1, keepdims=True)
 
 
+def coarse() -> np.ndarray:
+  """Weights (k, NUMBERS) of the radial spectrum and, as they are, the strengths
+  of the grid's periods."""
+  return np.concatenate([radial(), np.eye(NUMBERS)[FREQUENCIES:]])
+
+
 def places(side: int) -> np.ndarray:
   """Where blocks begin along a side of at least BLOCK pixels."""
   return np.arange(0, side - BLOCK + 1, STRIDE)

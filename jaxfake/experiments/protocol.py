@@ -17,7 +17,6 @@ but those made of a left-out hospital's pictures are left out with it.
 """
 
 from collections.abc import Callable, Sequence
-import dataclasses
 import functools
 import itertools
 import pathlib
@@ -27,7 +26,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxfake import contracts, errors
-from jaxfake.classifiers import discriminant, forensic, peers
+from jaxfake.classifiers import forensic, peers, spectral
 from jaxfake.data import deliveries, pipeline, work
 from jaxfake.evaluation import metrics, pictures, report
 from jaxfake.runtime import disk, progress
@@ -38,7 +37,6 @@ UNSEEN = "both unseen"
 CONDITIONS = "generator unseen", "hospital unseen", UNSEEN
 LEAST = 10  # Pictures of a source that is left out.
 ALONE = {"score alone": 0, "distance alone": 1}
-EVERY = np.arange(forensic.spectral.NUMBERS)
 
 
 class Fold(NamedTuple):
@@ -49,12 +47,12 @@ class Fold(NamedTuple):
 
 
 class Method(NamedTuple):
-  """The detector, changed: what it is fitted by and to, which of its numbers it
-  has (see discriminant.of_numbers), and which of `ALONE` it is, if any."""
+  """The detector, changed: what it is fitted by and to, what its members see,
+  and which of `ALONE` it is, if any."""
 
   config: object
   moments: Callable[[], forensic.Parts]
-  which: np.ndarray
+  views: forensic.Views = forensic.VIEWS
   alone: int | None = None
 
 
@@ -63,7 +61,7 @@ class Tested(NamedTuple):
 
   of: forensic.Pictures
   evidence: np.ndarray
-  measures: np.ndarray  # (n, 2)
+  scaled: np.ndarray  # (n, 2), score and distance.
   verdicts: np.ndarray
   probability: np.ndarray
 
@@ -155,15 +153,14 @@ def one(config, moments, held, test, fold: Fold, place: pathlib.Path) -> dict:
   detector = fitted(config, moments, held, fold.out)
   forensic.save(detector.model, place / forensic.MODEL)
   said = tested_by(detector, of_fold(test, held, fold))
-  calibration = dataclasses.asdict(detector.rule)
-  return {"calibration": calibration, "cells": pairs(fold, said)}
+  return {"calibration": detector.rule.facts(), "cells": pairs(fold, said)}
 
 
 def seeds(config, moments, held, test, folds) -> dict:
   """Mean AUC where both are unseen by the seed of the crops, and their standard
   deviation; see `auc`."""
   unseen = [fold for fold in folds if fold.condition == UNSEEN]
-  methods = [Method(config, lambda x=x: x, EVERY) for x in moments]
+  methods = [Method(config, lambda x=x: x) for x in moments]
   values = [float(np.mean(aucs(x, held, test, unseen))) for x in methods]
   sd = float(np.std(values, ddof=1)) if len(values) > 1 else None
   return {"auc": values, "sd": sd}
@@ -236,12 +233,13 @@ def of_fold(test, held, fold: Fold) -> forensic.Pictures:
 
 def tested_by(detector, of: forensic.Pictures) -> Tested:
   measures = detector.model.measures(of.numbers)
-  evidence = detector.rule.evidence(measures)
+  scaled = detector.rule.scaled(measures)
+  evidence = forensic.evidence_of(scaled)
   compressed = detector.model.measures(of.compressed)
   both = zip(measures, compressed, strict=True)
   verdicts = np.array([detector.rule.verdict(*x)[0] for x in both])
   p = detector.rule.probability(evidence)
-  return Tested(of, evidence, measures, verdicts, p)
+  return Tested(of, evidence, scaled, verdicts, p)
 
 
 def pairs(fold: Fold, said: Tested) -> list[dict]:
@@ -276,7 +274,7 @@ def cell(said: Tested, fakes: str, reals: str) -> dict:
     (said.verdicts[which] == verdict).mean()
   )
   alone = {
-    name: metrics.auc(of.labels[both], said.measures[both, k])
+    name: metrics.auc(of.labels[both], said.scaled[both, k])
     for name, k in ALONE.items()
   }
   return {
@@ -394,30 +392,31 @@ def method_row(name: str, aucs: Sequence[float]) -> dict:
 
 def methods(config, splits, moments, generators: int) -> dict[str, Method]:
   """By name: the method as it is, and changed."""
-  as_it_is = Method(config, lambda: moments, EVERY)
+  as_it_is = Method(config, lambda: moments)
   flat = config.copy_and_resolve_references()
   flat.picture_scatter = 1e-9
   behind = config.copy_and_resolve_references()
   behind.delivered = 0 if config.delivered else config.each
   word = "without" if config.delivered else "with"
   delivered = lambda: forensic.parts(forensic.examples(behind, splits.train))
-  n = forensic.spectral.FREQUENCIES
-  numbers = {
-    "the spectra": EVERY[n:],
-    "the grid": EVERY[:n],
+  every = np.arange(spectral.NUMBERS)
+  spectra, grid = np.split(every, [spectral.FREQUENCIES])
+  radial = spectral.radial()
+  views = {f"the {name} view alone": [x] for name, x in forensic.VIEWS.items()}
+  views |= {
+    "without the spectra": [grid],
+    "without the grid": [spectra, radial],
+    "with the grid once more": [*forensic.VIEWS.values(), grid],
+    "radial spectrum": [radial],
   }
-  radial = forensic.spectral.radial()
   of = {
     "as it is": as_it_is,
     "without the scatter of pictures": as_it_is._replace(config=flat),
-    f"{word} deliveries in training": Method(behind, delivered, EVERY),
+    f"{word} deliveries in training": Method(behind, delivered),
   } | {
-    f"without {name}": as_it_is._replace(which=which)
-    for name, which in numbers.items()
+    name: as_it_is._replace(views=dict(enumerate(those)))
+    for name, those in views.items()
   }
-  of["radial spectrum"] = as_it_is._replace(which=radial)
-  coarse = np.concatenate([radial, np.eye(len(EVERY))[n:]])
-  of["radial spectrum and the grid"] = as_it_is._replace(which=coarse)
   others = {k: x for k, x in moments.items() if not is_trace(k)}
   if any(map(is_trace, moments)):
     if generators > 1:  # Else no fakes would be left.
@@ -428,7 +427,7 @@ def methods(config, splits, moments, generators: int) -> dict[str, Method]:
   distance = ALONE["distance alone"]
   of["distance, of reals alone"] = as_it_is._replace(alone=distance)
   of["radial spectrum's distance, of reals alone"] = as_it_is._replace(
-    alone=distance, which=radial
+    alone=distance, views={"radial": radial}
   )
   return of
 
@@ -440,30 +439,21 @@ def is_trace(key: forensic.Part) -> bool:
 def aucs(method: Method, held, test, folds: Sequence[Fold]) -> list[float]:
   """AUC of each fold's two sources. Nothing is settled, for which all sources
   would have to be left out in turn: units are those of held-out reals."""
-  moments = {k: x.of_numbers(method.which) for k, x in method.moments().items()}
-  held, test = only(held, method.which), only(test, method.which)
+  moments = method.moments()
   return [auc(method, moments, held, test, fold) for fold in folds]
 
 
 def auc(method: Method, moments, held, test, fold: Fold) -> float:
-  model = forensic.fit(method.config, moments, fold.out)
+  model = forensic.fit(method.config, moments, fold.out, method.views)
   of = of_fold(test, held, fold)
   of = of[np.isin(of.sources, fold.out)]
-  measures = model.measures(of.numbers)
-  if method.alone is not None:
-    return metrics.auc(of.labels, measures[:, method.alone])
   those = held[forensic.kept(held, fold.out) & (held.labels == 0)]
   weight = np.ones(len(those.labels))
   units = forensic.units(model.measures(those.numbers), weight)
-  return metrics.auc(of.labels, forensic.in_units(measures, *units))
-
-
-def only(of: forensic.Pictures, which: np.ndarray) -> forensic.Pictures:
-  """Pictures with some of their numbers."""
-  numbers, compressed = (
-    discriminant.of_numbers(x, which) for x in (of.numbers, of.compressed)
-  )
-  return dataclasses.replace(of, numbers=numbers, compressed=compressed)
+  scaled = forensic.in_units(model.measures(of.numbers), *units)
+  if method.alone is not None:
+    return metrics.auc(of.labels, scaled[:, method.alone])
+  return metrics.auc(of.labels, forensic.evidence_of(scaled))
 
 
 def peer_rows(

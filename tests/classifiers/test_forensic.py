@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 from places import ROOT
 import pytest
+import safetensors.numpy
 from scipy import ndimage
 
 from jaxfake import configuration, errors, main
@@ -231,23 +232,62 @@ def test_maps_need_a_detector_that_makes_them(tmp_path, monkeypatch, capsys):
 
 
 def test_a_rule_says_why_it_is_uncertain():
-  rule = forensic.Rule((0.0, 0.0), (1.0, 1.0), 1.0, 0.0, -1.0, 2.0, 1.0, 1.5)
-  verdict = lambda *x: rule.verdict(np.array(x), np.array(x))
+  units = np.zeros((1, 2)), np.ones((1, 2))
+  rule = forensic.Rule(*units, 1.0, 0.0, -1.0, 2.0, 1.0, 1.5)
+  verdict = lambda *x: rule.verdict(np.array([x]), np.array([x]))
   assert verdict(-2.0, 0.0) == ("real", None)
   assert verdict(3.0, 0.0) == ("fake", None)
   assert verdict(0.0, 0.0) == ("uncertain", forensic.BETWEEN)
   assert verdict(0.5, 9.0) == ("uncertain", forensic.UNLIKE)
   assert verdict(-9.0, 2.0) == ("uncertain", forensic.UNLIKE)
-  real, fake = np.array([-2.0, 0.0]), np.array([3.0, 0.0])
+  real, fake = np.array([[-2.0, 0.0]]), np.array([[3.0, 0.0]])
   for a, b in ((real, fake), (fake, real)):
     assert rule.verdict(a, b) == ("uncertain", forensic.COMPRESSED)
-  assert rule.verdict(real, np.zeros(2)) == ("real", None)
+  assert rule.verdict(real, np.zeros((1, 2))) == ("real", None)
+
+
+def test_evidence_is_summed_over_members_in_units_of_each():
+  rng = np.random.default_rng(0)
+  scale = np.array([[2.0, 0.5], [30.0, 4.0]])
+  measures = rng.standard_normal((1000, 2, 2)) * scale + 7
+  centre, spread = forensic.units(measures, np.ones(1000))
+  assert np.allclose(centre, 7, atol=0.1 * scale)
+  assert np.allclose(spread, scale, rtol=0.1)
+  rule = forensic.Rule(centre, spread, 1.0, 0.0, -1.0, 2.0, 1.0, 1.5)
+  expected = sum(
+    (measures[:, m, 0] - centre[m, 0]) / spread[m, 0]
+    + (measures[:, m, 1] - centre[m, 1]) / spread[m, 1] / 2
+    for m in (0, 1)
+  )
+  assert np.allclose(rule.evidence(measures), expected)
+  again = forensic.Rule.of(json.loads(json.dumps(rule.facts())))
+  assert np.array_equal(again.evidence(measures), rule.evidence(measures))
+
+
+def test_a_detector_of_before_has_one_member(trained, tmp_path):
+  """Its arrays had no member's name, its units one row."""
+  arrays = safetensors.numpy.load_file(trained / forensic.MODEL)
+  fine = {k[5:]: v for k, v in arrays.items() if k.startswith("fine.")}
+  safetensors.numpy.save_file(fine, tmp_path / forensic.MODEL)
+  told = json.loads((trained / "result.json").read_text())
+  for name in ("centre", "spread"):
+    told["calibration"][name] = told["calibration"][name][0]
+  (tmp_path / "result.json").write_text(json.dumps(told))
+  old, new = forensic.load(tmp_path), forensic.load(trained)
+  numbers = np.random.default_rng(0).standard_normal((3, 583))
+  found = old.model.measures(numbers)
+  assert np.array_equal(found, new.model.measures(numbers)[:, :1])
+  assert old.rule.evidence(found).shape == (3,)
+  del fine["line.offset"]
+  safetensors.numpy.save_file(fine, tmp_path / forensic.MODEL)
+  with pytest.raises(errors.ConfigError, match=r"line\.offset"):
+    forensic.load(tmp_path)
 
 
 def test_a_rule_keeps_its_word_on_what_it_was_settled_on():
   rng = np.random.default_rng(0)
   n = 400
-  measures = rng.standard_normal((2 * n, 2))
+  measures = rng.standard_normal((2 * n, 1, 2))
   measures[n:] += 2
   sources = np.repeat(["a", "b", "f", "g"], n // 2)
   labels = np.repeat([0, 1], n)
