@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import dataclasses
 import pathlib
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -111,7 +111,7 @@ class Rule:
   @classmethod
   def of(cls, facts: dict) -> "Rule":
     """Of `facts`; an older run's are of one member."""
-    arrays = {
+    arrays: dict[str, Any] = {
       name: np.reshape(facts[name], (-1, 2)) for name in ("centre", "spread")
     }
     return cls(**facts | arrays)
