@@ -265,22 +265,25 @@ def _ids(files) -> list[str]:
 
 def _originals(files) -> dict[int, int]:
   """Index of a picture -> that of the real one that it was made from."""
-  own, anywhere = {}, collections.defaultdict(list)
+  own, anywhere, inner = {}, *(collections.defaultdict(list) for _ in range(2))
   for i, file in enumerate(files):
     if file.kind == REAL:
       own[file.base, _form(file.inner)] = i
       anywhere[_form(file.name)].append(i)
+      inner[_form(file.inner)].append(i)
   originals = {}
   for i, file in enumerate(files):
     if not (text := file.row.get("original", "")):
       continue
     text = _form(text)
     those = [own.get((file.base, text), i), *anywhere[text]]
-    those = [k for k in those if k != i]
-    if not those:
+    # By its path in its folder alone only where that tells one.
+    those = [k for k in those if k != i] or inner[text][:2]
+    if not those or those == inner[text] and len(those) > 1:
+      several = "" if not those else ", or one of several"
       raise errors.DataError(
         f"{file.where}: the original {text} is no real image of the folders"
-        " (data.dir)"
+        f"{several} (data.dir)"
       )
     originals[i] = those[0]
   return originals

@@ -48,14 +48,16 @@ class Originals:
     return self._columns[name]
 
   def chosen(self, seed: int, index: np.ndarray, label: np.ndarray):
-    """Which of them images are made of, (n,): each of the other class once
-    before any comes again."""
-    rows = []
-    for i, k in zip(index.tolist(), label.tolist(), strict=True):
-      epoch, place = divmod(i, len(self._places[k]))
-      order = feed.order(seed, epoch, len(self._places[k]))
-      rows.append(self._places[k][order[place]])
-    return np.array(rows)
+    """Which of them images are made of, (n,), all of the other class: each
+    once before any comes again, whether all labels are one or take turns."""
+    rows = np.zeros(len(index), np.intp)
+    for k, places in enumerate(self._places):
+      order = feed.order(seed, 0, n := len(places))
+      # Every second index meets each place of an odd number; of an even one if
+      # the next round begins a place later.
+      turn = index + index // n * (n % 2 == 0)
+      rows = np.where(label == k, places[order[turn % n]], rows)
+    return rows
 
 
 class Given:
