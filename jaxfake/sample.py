@@ -7,8 +7,8 @@ same command again goes on where it stopped. Several processes, and any number
 of them, make the same folder. It is a data set: data.name=generated.
 
 A translator (configs/cyclegan.py) makes image i of another: of a held-out image
-that its run keeps, or with --from of the i-th file of your folder. manifest.jsonl
-and sources.csv name it.
+that its run keeps, or with --from of the i-th file of your folder.
+manifest.jsonl and sources.csv name it.
 """
 
 import argparse

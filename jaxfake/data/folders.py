@@ -215,9 +215,7 @@ def fingerprint(entries: list[Entry]) -> str:
   return digest.hexdigest()
 
 
-def root(
-  folder: str, expected: str, field: str = "data.dir"
-) -> pathlib.Path:
+def root(folder: str, expected: str, field: str = "data.dir") -> pathlib.Path:
   """Returns a field as an absolute path to a folder, else says what is."""
   if not folder:
     raise errors.ConfigError(

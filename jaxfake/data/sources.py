@@ -62,7 +62,9 @@ class OfClasses(Subset):
 
   def column(self, name: str) -> list:
     values = super().column(name)
-    return [self._classes.index(x) for x in values] if name == "label" else values
+    if name == "label":
+      values = [self._classes.index(x) for x in values]
+    return values
 
 
 NOTHING = Subset((), ())

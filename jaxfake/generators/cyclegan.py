@@ -222,8 +222,8 @@ def stepper(config) -> Callable:
       for k in BOTH
     ]
     loss = sum(square(real - 1) + square(fake) for real, fake in scores) / 2
-    real, fake = (sum(x.mean() for x in s) / 2 for s in zip(*scores, strict=True))
-    return loss, {"d_loss": loss, "d_real": real, "d_fake": fake}
+    means = jnp.array([[x.mean() for x in pair] for pair in scores]).mean(0)
+    return loss, {"d_loss": loss, "d_real": means[0], "d_fake": means[1]}
 
   def step(state: State, batch):
     key = jax.random.fold_in(jax.random.key(config.seed), state.step)

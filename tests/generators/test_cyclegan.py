@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from types import SimpleNamespace
 
 import jax
@@ -330,6 +331,11 @@ def test_files_of_ones_own_are_translated_and_linked(inverted, tmp_path):
   for places in splits.values():  # Two of each kind, in one split.
     assert len({split for split, _ in places}) == 1
     assert sorted(label for _, label in places) == [0, 0, 1, 1]
+
+  shutil.copytree(reals, tmp_path / "others")
+  data.dir += f",OTHER={tmp_path}/others"
+  with pytest.raises(errors.DataError, match="a real image of several of the"):
+    datasets.prepare(data)
 
 
 @pytest.mark.parametrize(
