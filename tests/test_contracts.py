@@ -17,7 +17,7 @@ import pytest
 from jaxfake import configuration, contracts, data, errors, main, named, sample
 from jaxfake.classifiers import forensic, registry, writers
 from jaxfake.data import pipeline
-from jaxfake.generators import gan, translator
+from jaxfake.generators import gan
 from jaxfake.training import task
 
 TOYS = TESTS / "toys"
@@ -164,7 +164,6 @@ def test_functions_take_what_their_contract_says(contract, found):
   ("contract", "made"),
   [
     (contracts.Task, task.Task),
-    (contracts.Translator, translator.Translator),
     (contracts.Detector, forensic.Detector),
     (contracts.Detector, registry.Classifier),
     (contracts.VerdictWriter, writers.Csv),

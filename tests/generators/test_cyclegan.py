@@ -13,7 +13,7 @@ from PIL import Image
 from places import CONFIGS
 import pytest
 
-from jaxfake import configuration, errors, sample
+from jaxfake import configuration, contracts, errors, named, sample
 from jaxfake import data as datasets
 from jaxfake.data import pipeline, sources
 from jaxfake.generators import cyclegan, registry, translator
@@ -209,16 +209,16 @@ def test_two_classes_of_three_in_pairs():
 
 
 @pytest.mark.parametrize(
-  ("classes", "labels", "error", "named"),
+  ("classes", "labels", "error", "message"),
   [
     ((), [0, 1] * 3, errors.ConfigError, "from_class is 'A', but not every"),
     (("A", "C"), [0, 1] * 3, errors.ConfigError, "to_class is 'B'"),
     (("A", "B"), [0, 0, 0, 1], errors.DataError, "1 images of B in train"),
   ],
 )
-def test_too_few_classes_or_images_are_named(classes, labels, error, named):
+def test_too_few_classes_or_images_are_named(classes, labels, error, message):
   splits = pipeline.Splits(classes, Items(labels), sources.NOTHING, Items([]))
-  with pytest.raises(error, match=named):
+  with pytest.raises(error, match=message):
     cyclegan.of_classes(splits, "A", "B")
 
 
@@ -263,6 +263,10 @@ def made(out, *flags):
   return rows, [np.asarray(Image.open(out / x["file"])) for x in rows]
 
 
+def test_a_translator_has_what_its_contract_says(inverted):
+  assert named.members(contracts.Translator) <= {*dir(inverted)}
+
+
 def test_each_held_out_image_is_translated_once(inverted, tmp_path, capsys):
   rows, images = made(tmp_path / "8", "--count=8")
   assert [x["class"] for x in rows] == ["A", "B"] * 4
@@ -272,6 +276,11 @@ def test_each_held_out_image_is_translated_once(inverted, tmp_path, capsys):
     assert original % 2 != row["label"]  # Of the other class.
     assert row["patient"] == f"patient{original}"
     assert (image == 255 - original).all()
+  data = config().data
+  data.name, data.dir, data.size = "generated", str(tmp_path / "8"), 16
+  again = datasets.prepare(data).source("train")
+  assert again.column("patient") == [x["patient"] for x in rows]
+  assert again.column("id") == [f"synthetic-0-{i}" for i in range(8)]
   of_one, _ = made(tmp_path / "one", "--count=5", "--class=B")
   assert len({x["original"] for x in of_one}) == 5
   other, _ = made(tmp_path / "seed", "--count=8", "--seed=1")
@@ -339,7 +348,7 @@ def test_files_of_ones_own_are_translated_and_linked(inverted, tmp_path):
 
 
 @pytest.mark.parametrize(
-  ("flags", "named"),
+  ("flags", "message"),
   [
     (["--from=FOLDER"], "expected --class, too, one of A, B"),
     (["--from=FOLDER", "--class=C"], "--class is 'C'"),
@@ -350,7 +359,7 @@ def test_files_of_ones_own_are_translated_and_linked(inverted, tmp_path):
   ],
 )
 def test_a_mistake_with_a_folder_is_named(
-  flags, named, inverted, tmp_path, capsys
+  flags, message, inverted, tmp_path, capsys
 ):
   folder = tmp_path / "folder"
   folder.mkdir()
@@ -358,7 +367,7 @@ def test_a_mistake_with_a_folder_is_named(
     (folder / f"{name}.png").write_text("no picture")
   flags = [x.replace("FOLDER", str(folder)) for x in flags]
   assert made(tmp_path / "out", *flags) == 2
-  assert named in capsys.readouterr().err
+  assert message in capsys.readouterr().err
 
 
 def test_another_familys_run_takes_no_folder(tmp_path, monkeypatch, capsys):
