@@ -205,6 +205,20 @@ class Generator(Protocol):
     """
 
 
+class Translator(Generator, Protocol):
+  """A generator that makes each image of another: of held-out images that its
+  run keeps, until it is given others."""
+
+  def origins(
+    self, seed: int, index: "np.ndarray", label: "np.ndarray"
+  ) -> list[dict]:
+    """What `sample` makes each of: `original`, its id, and `patient`."""
+    ...
+
+  def give(self, items: Items) -> None:
+    """From now on image i is made of item i."""
+
+
 class Detector(Protocol):
   """A trained detector of fakes."""
 

@@ -5,6 +5,10 @@ Image i is a function of (seed, i) and its class alone: it does not change with
 multiplies in another order: single pixels may differ by one gray level.) The
 same command again goes on where it stopped. Several processes, and any number
 of them, make the same folder. It is a data set: data.name=generated.
+
+A translator (configs/cyclegan.py) makes image i of another: of a held-out image
+that its run keeps, or with --from of the i-th file of your folder.
+manifest.jsonl and sources.csv name it.
 """
 
 import argparse
@@ -29,12 +33,19 @@ def parser() -> argparse.ArgumentParser:
   )
   add = p.add_argument
   add("--workdir", required=True, help="a run of jaxfake.main")
-  add("--count", type=int, required=True, help="how many images")
+  add("--count", type=int, help="how many images (with --from: of all files)")
   add("--out", required=True, help="a folder to make, or to finish")
   add(
     "--class",
     dest="name",
     help="of a class-conditional run: only this class (else all, in turn)",
+  )
+  add(
+    "--from",
+    dest="folder",
+    metavar="FOLDER",
+    help="of a translator: make images of --class of the PNG, JPEG and DICOM"
+    " files in there, which are of the other class",
   )
   add("--seed", type=int, default=0, help="another seed, other images (0)")
   add(
@@ -53,6 +64,7 @@ class Order(NamedTuple):
 
   generator: Any  # contracts.Generator
   labels: Any  # int32 (count,), whether it is told them or not.
+  origins: list[dict]  # Of each image of a translator, else none.
   facts: dict  # Of every image.
   seed: int
   batch: int
@@ -65,7 +77,13 @@ class Order(NamedTuple):
 
   def png(self, item: tuple) -> bytes:
     i, image = item
+    if self.origins:  # Which one is said in the manifest alone.
+      return writer.png(image, self.record(i), writer.TRANSLATED)
     return writer.png(image, self.record(i))
+
+  def line(self, i: int) -> dict:
+    """What the manifest says of image i."""
+    return self.record(i) | (self.origins[i] if self.origins else {})
 
   def drawn(self, indices: Iterable[int]) -> Iterator:
     """Yields (i, image) of ascending indices."""
@@ -79,7 +97,9 @@ def ordered(args) -> Order:
   """What the flags ask for. Raises ConfigError."""
   import jax
 
-  if args.count < 1 or args.batch < 1:
+  if args.count is None and not args.folder:
+    raise errors.ConfigError("--count: expected how many images")
+  if (args.count is not None and args.count < 1) or args.batch < 1:
     raise errors.ConfigError("--count and --batch: expected at least 1")
   if args.seed not in range(2**32):
     raise errors.ConfigError(f"--seed {args.seed}: expected 0 to 2**32 - 1")
@@ -91,6 +111,7 @@ def ordered(args) -> Order:
     )
   if args.name is not None:
     errors.check_choice("--class", args.name, generator.classes)
+  key = given(generator, args) if args.folder else None
   devices = jax.local_device_count()
   facts = {
     "model": generator.name,
@@ -98,9 +119,55 @@ def ordered(args) -> Order:
     "seed": args.seed,
     "synthetic": True,
   }
+  if key:
+    facts["from"] = key
   labels = labels_of(generator.classes, args.name, args.count)
+  origins = originals(generator, args, labels)
   batch = -(-args.batch // devices) * devices
-  return Order(generator, labels, facts, args.seed, batch)
+  return Order(generator, labels, origins, facts, args.seed, batch)
+
+
+def given(generator, args) -> str:
+  """Gives a translator the files of --from, and --count their number; returns
+  their fingerprint. Raises ConfigError, DataError."""
+  from jaxfake.data import plain_folder
+
+  if not hasattr(generator, "give"):
+    raise errors.ConfigError(
+      f"--from {args.folder}: {args.workdir} is no translator, its images are"
+      " made of nothing; expected a run such as that of configs/cyclegan.py"
+    )
+  if args.name is None:
+    raise errors.ConfigError(
+      f"--from {args.folder}: expected --class, too, one of"
+      f" {', '.join(generator.classes)}: what its images are made into"
+    )
+  files = plain_folder.PlainFolder(args.folder, "--from")
+  if args.count is None:
+    args.count = len(files)
+  if args.count > len(files):
+    raise errors.ConfigError(
+      f"--count {args.count}: --from {args.folder} has {len(files)} files"
+    )
+  generator.give(files)
+  return files.fingerprint()
+
+
+def originals(generator, args, labels) -> list[dict]:
+  """What each image is made of; none of a generator that needs no images.
+  Raises ConfigError where one would be made of the same twice."""
+  import numpy as np
+
+  if not hasattr(generator, "origins"):
+    return []
+  index = np.arange(args.count, dtype=np.int32)
+  origins = generator.origins(args.seed, index, labels)
+  if (most := len({x["original"] for x in origins})) < args.count:
+    raise errors.ConfigError(
+      f"--count {args.count}: {args.workdir} keeps held-out images for {most}:"
+      " expected no more, or files of your own, --from FOLDER --class NAME"
+    )
+  return origins
 
 
 def labels_of(classes, name: str | None, count: int) -> Any:
@@ -151,7 +218,7 @@ def write(out: pathlib.Path, order: Order, form: str, runs: list) -> None:
         chunk.append(data)
         advance()
       for i, where in zip(indices, place(out, indices[0], chunk), strict=True):
-        manifest.write(json.dumps(where | order.record(i)) + "\n")
+        manifest.write(json.dumps(where | order.line(i)) + "\n")
       manifest.flush()
       os.fsync(manifest.fileno())
 
@@ -179,6 +246,8 @@ def run(args) -> int:
   processes.together(lambda: None)  # Until all have made theirs.
   if lock:
     writer.collect(out)
+    if order.origins and args.format == "png":
+      writer.tell_originals(out)
     lock.close()
   progress.say(
     f"{args.count} synthetic images of {args.workdir} in {out}\n"

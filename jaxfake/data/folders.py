@@ -216,8 +216,8 @@ def fingerprint(entries: list[Entry]) -> str:
   return digest.hexdigest()
 
 
-def root(folder: str, expected: str) -> pathlib.Path:
-  """Returns data.dir as an absolute path to a folder, else says what is."""
+def root(folder: str, expected: str, field: str = "data.dir") -> pathlib.Path:
+  """Returns a field as an absolute path to a folder, else says what is."""
   if not folder:
     raise errors.ConfigError(
       "data.dir is empty: name the folder, --config.data.dir=FOLDER (--dir"
@@ -226,7 +226,7 @@ def root(folder: str, expected: str) -> pathlib.Path:
   path = pathlib.Path(os.path.abspath(pathlib.Path(folder).expanduser()))
   if not path.is_dir():
     what = "not a folder" if path.exists() else "no such folder"
-    raise errors.DataError(f"{path}: {what} (data.dir); {expected}")
+    raise errors.DataError(f"{path}: {what} ({field}); {expected}")
   return path
 
 

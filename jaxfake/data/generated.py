@@ -114,7 +114,8 @@ def _entry(root, line, where, classes, policy):
     record = line.get("record")
     if not isinstance(record, int):
       raise errors.DataError(f"{where}: no place in the shard ('record')")
-  patient = f"synthetic-{line['seed']}-{line['index']}"
+  id = f"synthetic-{line['seed']}-{line['index']}"
+  patient = line.get("patient", id)
   extra = {
     "seed": line["seed"],
     "index": line["index"],
@@ -122,7 +123,7 @@ def _entry(root, line, where, classes, policy):
     "checkpoint_sha256": line["checkpoint_sha256"],
   }
   split = folders.split_of(patient) if policy == "patient" else "train"
-  return folders.Entry(split, label, patient, patient, str(path), extra, record)
+  return folders.Entry(split, label, patient, id, str(path), extra, record)
 
 
 def _text(path: pathlib.Path):

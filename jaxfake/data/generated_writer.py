@@ -17,6 +17,7 @@ SHARD = 8192  # Images of an ArrayRecord file.
 # What image tools look for: IPTC's code for media made by a trained algorithm,
 # or another of its codes.
 TRAINED, COMPOSITE = "trainedAlgorithmicMedia", "compositeSynthetic"
+TRANSLATED = "Synthetic image, made of another by a trained network"
 _XMP = (
   '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF'
   ' xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description'
@@ -82,6 +83,19 @@ def collect(out: pathlib.Path) -> None:
   for path in lists:
     if path != manifest:
       path.unlink()
+
+
+def tell_originals(out: pathlib.Path) -> None:
+  """Writes sources.csv: which picture each was made of. The patient is left to
+  data.name=many_sources, which knows the original's."""
+  rows = disk.read_lines(out / "manifest.jsonl")
+  disk.write_csv(
+    out / "sources.csv",
+    [
+      {"file": x["file"], "patient": "", "original": x["original"]}
+      for x in rows
+    ],
+  )
 
 
 def missing(out: pathlib.Path, count: int, unit: int) -> list[list[int]]:

@@ -8,9 +8,10 @@
 
 Either may hold sources.csv, whose columns are file (a path in FOLDER) and
 patient, and perhaps licence, and original: the picture in FOLDER, or in another
-of the folders, that this one was made from, always a real one. It may have
-other columns; a patient's name there is the same patient in every folder. A
-source may have pictures in several folders.
+of the folders, that this one was made from, always a real one. Elsewhere it is
+named real/SOURCE/ and its path, or by the path in its folder, if no two have
+it. It may have other columns; a patient's name there is the same patient in
+every folder. A source may have pictures in several folders.
 
 Whose a real picture is, is known from that file, DICOM, the names of public
 sets or a folder's such as case_12, as elsewhere, within its source. A fake is
@@ -265,22 +266,24 @@ def _ids(files) -> list[str]:
 
 def _originals(files) -> dict[int, int]:
   """Index of a picture -> that of the real one that it was made from."""
-  own, anywhere = {}, collections.defaultdict(list)
+  own, by_name = {}, collections.defaultdict(list)
+  by_path = collections.defaultdict(list)
   for i, file in enumerate(files):
     if file.kind == REAL:
       own[file.base, _form(file.inner)] = i
-      anywhere[_form(file.name)].append(i)
+      by_name[_form(file.name)].append(i)
+      by_path[_form(file.inner)].append(i)
   originals = {}
   for i, file in enumerate(files):
     if not (text := file.row.get("original", "")):
       continue
     text = _form(text)
-    those = [own.get((file.base, text), i), *anywhere[text]]
-    those = [k for k in those if k != i]
-    if not those:
+    those = [own.get((file.base, text), i), *by_name[text]]
+    those = [k for k in those if k != i][:1] or by_path[text]
+    if len(those) != 1:
+      what = "a real image of several" if those else "no real image"
       raise errors.DataError(
-        f"{file.where}: the original {text} is no real image of the folders"
-        " (data.dir)"
+        f"{file.where}: the original {text} is {what} of the folders (data.dir)"
       )
     originals[i] = those[0]
   return originals

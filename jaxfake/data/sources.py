@@ -1,6 +1,6 @@
 """Sources: items by index, as features; and some of another's items."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -45,6 +45,26 @@ class Subset:
     """One fact of every item, where the source has columns."""
     values = self._source.column(name)
     return [values[int(i)] for i in self._indices]
+
+
+class OfClasses(Subset):
+  """The items of some classes, given by their labels; the new label is the
+  place among these."""
+
+  def __init__(self, source, classes: Sequence[int]):
+    labels = source.column("label")
+    super().__init__(source, [i for i, x in enumerate(labels) if x in classes])
+    self._classes = list(classes)
+
+  def __getitem__(self, i: int):
+    item = super().__getitem__(i)
+    return item | {"label": np.int32(self._classes.index(item["label"]))}
+
+  def column(self, name: str) -> list:
+    values = super().column(name)
+    if name == "label":
+      values = [self._classes.index(x) for x in values]
+    return values
 
 
 NOTHING = Subset((), ())

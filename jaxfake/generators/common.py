@@ -73,6 +73,16 @@ def check_only_class(config) -> None:
     )
 
 
+def class_named(splits, field: str, name: str) -> int:
+  """The label of the class that a field names. Raises ConfigError."""
+  if not splits.classes:
+    raise errors.ConfigError(
+      f"{field} is {name!r}, but not every image of the data has a class"
+    )
+  errors.check_choice(field, name, splits.classes)
+  return splits.classes.index(name)
+
+
 def of_class(splits, name: str) -> pipeline.Splits:
   """The images of one class of pipeline.Splits; all where the name is "".
 
@@ -81,12 +91,7 @@ def of_class(splits, name: str) -> pipeline.Splits:
   """
   if not name:
     return splits
-  if not splits.classes:
-    raise errors.ConfigError(
-      f"only_class is {name!r}, but not every image of the data has a class"
-    )
-  errors.check_choice("only_class", name, splits.classes)
-  c = splits.classes.index(name)
+  c = class_named(splits, "only_class", name)
   parts = {}
   for part in ("train", "val", "test"):
     source = getattr(splits, part)

@@ -46,19 +46,29 @@ class Reference(NamedTuple):
   floor: dict[str, float]  # Distances of as many held-out real images.
 
 
+def numbered(label: np.ndarray) -> Rows:
+  """What an image is made of that is a function of its index and label."""
+  return Rows(index=np.arange(len(label), dtype=np.int32), label=label)
+
+
 class Measures:
   """A task's `evaluate` and `preview`.
 
-  `dataset` are pipeline.Splits; `drawer(state)` is a jitted function of
-  {"index", "label"} (b,) to uint8 images (b, s, s, 1); previews have a row for
-  each of `by_class`.
+  `dataset` are pipeline.Splits; `drawer(state)` is a jitted function of a batch
+  of `rows(label)`, by default {"index", "label"} (b,), to uint8 images
+  (b, s, s, 1); previews have a row for each of `by_class`.
   """
 
   def __init__(
-    self, dataset, limit: int, by_class: tuple[str, ...], drawer: Callable
+    self,
+    dataset,
+    limit: int,
+    by_class: tuple[str, ...],
+    drawer: Callable,
+    rows: Callable = numbered,
   ):
     self._dataset, self._limit = dataset, limit
-    self._by_class, self._drawer = by_class, drawer
+    self._by_class, self._drawer, self._rows = by_class, drawer, rows
     self._describe = xla.jit(
       lambda batch: distances.random_filter_features(batch["image"])
     )
@@ -99,8 +109,7 @@ class Measures:
     }
 
   def _fakes(self, state, gather, label) -> np.ndarray:
-    rows = Rows(index=np.arange(len(label), dtype=np.int32), label=label)
-    return gather(self._drawer(state), rows)
+    return gather(self._drawer(state), self._rows(label))
 
   def _features(self, gather, images) -> np.ndarray:
     return gather(self._describe, Rows(image=images))

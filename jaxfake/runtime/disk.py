@@ -170,11 +170,17 @@ def _nothing(path: pathlib.Path) -> bool:
   return is_folder and all(map(_nothing, path.iterdir()))
 
 
-def write_json(path: pathlib.Path, value) -> None:
+def write_bytes(path: pathlib.Path, data: bytes) -> None:
   """Writes whole or not at all."""
   part = path.with_name(path.name + ".part")
-  part.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n")
+  part.write_bytes(data)
   part.replace(path)
+
+
+def write_json(path: pathlib.Path, value) -> None:
+  """Writes whole or not at all."""
+  text = json.dumps(value, indent=2, sort_keys=True) + "\n"
+  write_bytes(path, text.encode())
 
 
 def write_csv(path: pathlib.Path, rows: list[dict]) -> None:

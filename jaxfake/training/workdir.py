@@ -120,6 +120,7 @@ class Workdir:
     self.path = path
     self.writer = writer
     self._new = {}  # Files to write once the run can begin.
+    self._kept = {}  # Those of a family's own, alike.
     self._tensorboard = None
     self._lock = None
 
@@ -146,6 +147,11 @@ class Workdir:
     if config["tensorboard"]:
       self._tensorboard = _tensorboard_writer(self.path)
 
+  def keep(self, name: str, data: bytes) -> None:
+    """A file that the trained model needs beside its state: written when the
+    run begins, so that before it the folder is nobody's."""
+    self._kept[self.path / name] = data
+
   def begin(self, step: int) -> None:
     """Writes what the run is, and drops metrics of steps after `step`, the one
     restored (0 at the start): they come again."""
@@ -153,6 +159,8 @@ class Workdir:
       return
     for path, value in self._new.items():
       disk.write_json(path, value)
+    for path, data in self._kept.items():
+      disk.write_bytes(path, data)
     self._append("environments", {"from_step": step} | provenance.environment())
     path = self.path / "metrics.jsonl"
     kept = [x for x in disk.read_lines(path) if x["step"] <= step]

@@ -17,7 +17,8 @@ from jaxfake import configuration, errors, main, sample
 from jaxfake.experiments.sweep import plan
 from jaxfake.training import loop
 
-FAMILIES = ("edm", "wgan_gp")
+FAMILIES = ("cyclegan", "edm", "wgan_gp")
+TOLD = {"edm", "wgan_gp"}  # The class, where they are asked to be.
 # Runs main, but dies at step 3; or measures nothing, and samples of another.
 KILLED = """
 import os, signal, sys
@@ -47,8 +48,8 @@ sys.exit(code or sample.main(argv))
 
 def flags(family, path, *more):
   config = f"--config={ROOT}/configs/{family}.py:tiny"
-  told = "--config.model.conditional=True"
-  return [config, told, f"--workdir={path}", *more]
+  told = ["--config.model.conditional=True"] * (family in TOLD)
+  return [config, *told, f"--workdir={path}", *more]
 
 
 def apart(code, *argv, **env):
@@ -176,6 +177,20 @@ def test_it_is_swept(family, tmp_path):
 
 
 BAD = {
+  "cyclegan": [
+    ("data.size=48", "data.size is 48"),
+    ("to_class=NORMAL", "from_class and to_class are 'NORMAL'"),
+    ("model.width=0", "model.width is 0"),
+    ("model.blocks=0", "model.blocks is 0"),
+    ("model.patch=35", "model.patch is 35"),
+    ("model.channels=2", "model.channels is 2"),
+    ("cycle=-1", "cycle is -1"),
+    ("identity=nan", "identity is nan"),
+    ("history=0", "history is 0"),
+    ("opt.b1=1", "opt.b1 is 1"),
+    ("ema=1", "ema is 1"),
+    ("dtype=float8", "dtype is 'float8'"),
+  ],
   "edm": [
     ("data.size=48", "data.size is 48"),
     ("parametrisation=vp", "parametrisation is 'vp'"),
