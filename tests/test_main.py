@@ -131,9 +131,10 @@ def test_every_variant_passes_its_checks(name, variant):
   )
   kinds = contracts.Family, contracts.Experiment
   task = named.find("task", config.task, *kinds).load()
-  if config.task in ("edm", "gan", "wgan_gp", "classifier"):
+  learnt = "edm", "gan", "stylegan2", "wgan_gp", "classifier"
+  if config.task in learnt:
     loop.check(config)
-  if config.task in ("edm", "gan", "wgan_gp", "classifier", "few_images"):
+  if config.task in (*learnt, "few_images"):
     pipeline.check(config.data)
   task.check(config)
 

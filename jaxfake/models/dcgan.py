@@ -125,6 +125,12 @@ def check(model) -> None:
       )
 
 
+def latents(model, size: int) -> int:
+  """How many normal deviates an image is made of."""
+  del size
+  return model.latents
+
+
 def make(model, num_classes: int, size: int, dtype=None):
   """Generator and discriminator for a config's `model` part. Parameters,
   statistics and what they return are float32 whatever the `dtype`."""
