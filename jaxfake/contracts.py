@@ -106,6 +106,10 @@ class Adversaries(Protocol):
   def check(self, model) -> None:
     """Raises ConfigError for values of a config's `model`."""
 
+  def latents(self, model, size: int) -> int:
+    """How many normal deviates an image is made of: the length of its z."""
+    ...
+
   def make(self, model, num_classes: int, size: int, dtype) -> tuple[Any, Any]:
     """Linen modules: generator(z, label, *, train), discriminator(x, label, *,
     train)."""

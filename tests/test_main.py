@@ -131,7 +131,7 @@ def test_every_variant_passes_its_checks(name, variant):
   )
   kinds = contracts.Family, contracts.Experiment
   task = named.find("task", config.task, *kinds).load()
-  families = "cyclegan", "edm", "gan", "wgan_gp", "classifier"
+  families = "cyclegan", "edm", "gan", "stylegan2", "wgan_gp", "classifier"
   if config.task in families:
     loop.check(config)
   if config.task in (*families, "few_images"):

@@ -20,7 +20,7 @@ import numpy as np
 import optax
 
 from jaxfake import errors
-from jaxfake.data import matching, sources
+from jaxfake.data import matching, pipeline, sources
 from jaxfake.evaluation import pictures
 from jaxfake.generators import common, gan, measure, translator
 from jaxfake.models import cyclegan
@@ -51,7 +51,7 @@ def check(config) -> None:
     )
 
 
-def of_classes(splits, first: str, second: str):
+def of_classes(splits, first: str, second: str) -> pipeline.Splits:
   """pipeline.Splits of two classes alone, in the data set's order.
 
   Raises ConfigError where there is no such class, DataError where too few
@@ -112,7 +112,7 @@ class State(struct.PyTreeNode):
   ema: Any  # Of the generators' parameters: what sampling uses.
 
 
-def networks(config):
+def networks(config) -> tuple[cyclegan.Generator, cyclegan.Discriminator]:
   """The generator and discriminator modules of a config."""
   return cyclegan.networks(config.model, layers.DTYPES[config.dtype])
 
@@ -166,7 +166,9 @@ def square(x: jax.Array) -> jax.Array:
   return (x**2).mean()
 
 
-def recalled(key, history: jax.Array, fakes: jax.Array, seen: jax.Array):
+def recalled(
+  key, history: jax.Array, fakes: jax.Array, seen: jax.Array
+) -> tuple[jax.Array, jax.Array]:
   """What a discriminator is shown for new fakes (b, s, s, c), after `seen`
   before them, and the history (n, s, s, c) after: section 4.
 

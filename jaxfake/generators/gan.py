@@ -81,6 +81,11 @@ def model(config) -> Any:
   return named.find("model.name", name, contracts.Adversaries).load()
 
 
+def latents(config) -> int:
+  """How many normal deviates an image is made of."""
+  return model(config).latents(config.model, config.data.size)
+
+
 def networks(config, classes) -> tuple[Any, Any]:
   """The generator and discriminator modules of a config."""
   return model(config).make(
@@ -94,7 +99,7 @@ def sampler(config, classes) -> Callable:
   generator, _ = networks(config, classes)
 
   def sample(variables, seed, index, label):
-    z = common.latents(seed, index, config.model.latents)
+    z = common.latents(seed, index, latents(config))
     return common.to_uint8(generator.apply(variables, z, label, train=False))
 
   return sample
@@ -124,15 +129,34 @@ def updated(adam, network: Network, gradient, changed: dict) -> Network:
   return Network(network.variables | changed | {"params": params}, opt)
 
 
-def judging(discriminator, names: tuple[str, ...], label) -> Callable:
-  """`judge(variables) -> Judge` of images of these labels, which it sees
-  augmented."""
+def judging(discriminator, augmented: Callable, label) -> Callable:
+  """`judge(variables) -> Judge` of images of these labels, which it sees as
+  `augmented(key, x)`."""
 
   def logits(variables, x, key):
-    x = augment.augment(names, key, x)
-    return trained(discriminator, variables, x, label)
+    return trained(discriminator, variables, augmented(key, x), label)
 
   return functools.partial(Judge, logits)
+
+
+def judge_gradient(
+  loss: losses.Loss, judge: Callable, d: Network, real, fake, keys
+) -> tuple[Any, Any, jax.Array, dict]:
+  """The gradient of a discriminator's loss, the collections that it changes,
+  the logits of the reals, and what was seen."""
+
+  def d_loss(params):
+    now = judge(d.variables | {"params": params})
+    judged = loss.discriminator(now, real, fake, keys)
+    seen = {f"d_loss_{name}": x for name, x in judged.terms.items()} | {
+      "d_real": jax.nn.sigmoid(judged.real).mean(),
+      "d_fake": jax.nn.sigmoid(judged.fake).mean(),
+    }
+    aux = judged.judge.variables, judged.real, seen
+    return sum(judged.terms.values()), aux
+
+  gradient, (after, real, seen) = jax.grad(d_loss, has_aux=True)(d.params)
+  return gradient, after, real, seen
 
 
 def initial(config, classes) -> Callable:
@@ -142,7 +166,7 @@ def initial(config, classes) -> Callable:
 
   def init(key) -> State:
     kg, kd = jax.random.split(key)
-    z = jnp.zeros((1, config.model.latents))
+    z = jnp.zeros((1, latents(config)))
     shape = (1, config.data.size, config.data.size, config.model.channels)
     label = jnp.zeros(1, jnp.int32)
     g = dict(generator.init(kg, z, label, train=True))
@@ -163,43 +187,29 @@ def stepper(config, classes) -> Callable:
   loss = losses.LOSSES[config.loss]
   adam = common.optimiser(config)
   names = augment.names(config.augment)
+  augmented = functools.partial(augment.augment, names)
   _, by_batch, _ = devices.mesh_and_shardings()
-
-  def judge_step(d: Network, judge: Callable, real, fake, keys):
-    """The discriminator after its update, and what was seen."""
-
-    def d_loss(params):
-      judged = loss.discriminator(
-        judge(d.variables | {"params": params}), real, fake, keys
-      )
-      seen = {f"d_loss_{name}": x for name, x in judged.terms.items()} | {
-        "d_real": jax.nn.sigmoid(judged.real).mean(),
-        "d_fake": jax.nn.sigmoid(judged.fake).mean(),
-      }
-      return sum(judged.terms.values()), (judged.judge.variables, seen)
-
-    gradient, (after, seen) = jax.grad(d_loss, has_aux=True)(d.params)
-    seen["d_gradient"] = optax.tree.norm(gradient)
-    return updated(adam, d, gradient, after), seen
 
   def step(state: State, batch):
     key = jax.random.fold_in(jax.random.key(config.seed), state.step)
     k_z, k_real, k_fake, k_judge = jax.random.split(key, 4)
     real = common.to_float(config, batch["image"])
     label = batch["label"]  # The fakes' too: the same class mix.
-    z = jax.random.normal(k_z, (len(label), config.model.latents))
+    z = jax.random.normal(k_z, (len(label), latents(config)))
     # XLA by itself has every device make the fakes of the whole batch.
     z = jax.lax.with_sharding_constraint(z, by_batch)
-    g, judge = state.generator, judging(discriminator, names, label)
+    g, judge = state.generator, judging(discriminator, augmented, label)
 
     def generate(params):
       return trained(generator, g.variables | {"params": params}, z, label)
 
     # One forward pass of the generator serves both players' updates.
     fake, pull_back, changed = jax.vjp(generate, g.params, has_aux=True)
-    d, seen = judge_step(
-      state.discriminator, judge, real, fake, (k_real, k_fake)
+    gradient, after, _, seen = judge_gradient(
+      loss, judge, state.discriminator, real, fake, (k_real, k_fake)
     )
+    seen["d_gradient"] = optax.tree.norm(gradient)
+    d = updated(adam, state.discriminator, gradient, after)
     g_loss = lambda x: loss.generator(judge(d.variables), x, k_judge)
     seen["g_loss"], gradient = jax.value_and_grad(g_loss)(fake)
     (gradient,) = pull_back(gradient)
@@ -217,11 +227,11 @@ def make(config, dataset) -> Task:
 
   `dataset` are pipeline.Splits.
   """
-  return task(config, dataset, stepper(config, dataset.classes))
+  return task(config, dataset, initial, stepper)
 
 
-def task(config, dataset, step: Callable) -> Task:
-  """A GAN's task, whose step is given."""
+def task(config, dataset, initial: Callable, stepper: Callable) -> Task:
+  """A GAN's task, of the state and the step that a config and classes get."""
   common.require_classes(config, dataset)
   sample = sampler(config, dataset.classes)
 
@@ -233,7 +243,7 @@ def task(config, dataset, step: Callable) -> Task:
   measures = common.measures(config, dataset, draw)
   return Task(
     initial(config, dataset.classes),
-    step,
+    stepper(config, dataset.classes),
     measures.evaluate,
     measures.preview,
   )

@@ -68,6 +68,15 @@ hinge = Loss(
 
 LOSSES = {"bce": bce, "hinge": hinge}
 
+
+def r1(judge, real, key) -> jax.Array:
+  """How steep the discriminator is at real images: the mean of |its gradient at
+  x|^2, x (b, s, s, c). Mescheder et al., 2018, arXiv:1801.04406, equation 9,
+  without its weight."""
+  slope = jax.grad(lambda x: judge(x, key)[0].sum())(real)
+  return (slope**2).sum((1, 2, 3)).mean()
+
+
 # Below the norm's root, so that its derivative is finite where all of a
 # gradient is 0. Norms are driven to 1: there it changes them by 5e-13.
 _TINY = 1e-12

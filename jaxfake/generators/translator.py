@@ -47,7 +47,9 @@ class Originals:
   def column(self, name: str) -> list:
     return self._columns[name]
 
-  def chosen(self, seed: int, index: np.ndarray, label: np.ndarray):
+  def chosen(
+    self, seed: int, index: np.ndarray, label: np.ndarray
+  ) -> np.ndarray:
     """Which of them images are made of, (n,), all of the other class: each
     once before any comes again, whether all labels are one or take turns."""
     rows = np.zeros(len(index), np.intp)
@@ -72,7 +74,9 @@ class Given:
   def column(self, name: str) -> list:
     return self._items.column(name)
 
-  def chosen(self, seed: int, index: np.ndarray, label: np.ndarray):
+  def chosen(
+    self, seed: int, index: np.ndarray, label: np.ndarray
+  ) -> np.ndarray:
     del seed, label
     return np.minimum(index, len(self._items) - 1)  # Batches are padded.
 
@@ -102,13 +106,17 @@ class Translator:
     self.name, self.size, self.classes = name, config.data.size, tuple(classes)
     self.step, self.sha256 = int(state.step), checkpoint.sha256(state)
 
-  def sample(self, seed: int, index: np.ndarray, label: np.ndarray):
+  def sample(
+    self, seed: int, index: np.ndarray, label: np.ndarray
+  ) -> jax.Array:
     chosen = self._originals.chosen(seed, index, label)
     image = np.stack([self._originals[int(i)]["image"] for i in chosen])
     image, label = jax.device_put((image, label), self._by_batch)
     return self._draw(self._ema, image, label)
 
-  def origins(self, seed: int, index: np.ndarray, label: np.ndarray):
+  def origins(
+    self, seed: int, index: np.ndarray, label: np.ndarray
+  ) -> list[dict]:
     ids, patients = map(self._originals.column, FACTS)
     chosen = self._originals.chosen(seed, index, label)
     return [{"original": ids[i], "patient": patients[i]} for i in chosen]

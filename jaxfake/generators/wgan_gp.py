@@ -8,6 +8,7 @@ each.
 """
 
 from collections.abc import Callable, Sequence
+import functools
 from typing import Any
 
 import jax
@@ -57,11 +58,12 @@ def stepper(config, classes: Sequence[str]) -> Callable:
   loss = losses.wgan_gp(config.penalty)
   adam = common.optimiser(config)
   names = augment.names(config.augment)
+  augmented = functools.partial(augment.augment, names)
   n = config.critic_steps
   _, by_batch, _ = devices.mesh_and_shardings()
 
   def latents(key, count: int) -> jax.Array:
-    z = jax.random.normal(key, (count, config.model.latents))
+    z = jax.random.normal(key, (count, gan.latents(config)))
     # XLA by itself has every device make the fakes of the whole batch.
     return jax.lax.with_sharding_constraint(z, by_batch)
 
@@ -87,7 +89,7 @@ def stepper(config, classes: Sequence[str]) -> Callable:
     z = latents(k_fakes, len(label))
     fakes, _ = gan.trained(generator, g.variables, z, label)
     for k in range(n):
-      judge = gan.judging(critic, names, part(label, k, n))
+      judge = gan.judging(critic, augmented, part(label, k, n))
       rows = part(real, k, n), part(fakes, k, n)
       d, seen = critic_step(d, judge, *rows, k_steps[k])
       each.append(seen)
@@ -96,7 +98,8 @@ def stepper(config, classes: Sequence[str]) -> Callable:
     seen["wasserstein"] = -(seen["d_loss_real"] + seen["d_loss_fake"])
 
     label = part(label, 0, n)
-    z, judge = latents(k_z, len(label)), gan.judging(critic, names, label)
+    z = latents(k_z, len(label))
+    judge = gan.judging(critic, augmented, label)
 
     def g_loss(params):
       now = g.variables | {"params": params}
@@ -117,7 +120,7 @@ def stepper(config, classes: Sequence[str]) -> Callable:
 def make(config, dataset) -> Task:
   """The task of training a WGAN-GP on a data set's train images: see
   gan.make."""
-  return gan.task(config, dataset, stepper(config, dataset.classes))
+  return gan.task(config, dataset, gan.initial, stepper)
 
 
 def prepare(config, splits, run) -> Callable[[], int]:

@@ -125,6 +125,12 @@ def check(model) -> None:
       )
 
 
+def latents(model, size: int) -> int:
+  """How many normal deviates an image is made of."""
+  del size
+  return model.latents
+
+
 def make(
   model, num_classes: int, size: int, dtype=None
 ) -> tuple[Generator, Discriminator]:

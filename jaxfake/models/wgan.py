@@ -18,6 +18,7 @@ from jaxfake.models import dcgan
 from jaxfake.nn import conv, windows
 
 SIZES = dcgan.SIZES
+latents = dcgan.latents
 NORMS = ("layer", "none")
 
 

@@ -132,3 +132,13 @@ def augment(names: tuple[str, ...], key, x) -> jax.Array:
   for i, name in enumerate(names):
     x = AUGMENTATIONS[name](jax.random.fold_in(key, i), x)
   return x
+
+
+def augment_some(names: tuple[str, ...], p, key, x) -> jax.Array:
+  """Applies each of the named augmentations with probability p to each image:
+  Karras et al., 2020, arXiv:2006.06676, section 2.2."""
+  for i, name in enumerate(names):
+    k_change, k_which = jax.random.split(jax.random.fold_in(key, i))
+    chosen = jax.random.bernoulli(k_which, p, (len(x), 1, 1, 1))
+    x = jnp.where(chosen, AUGMENTATIONS[name](k_change, x), x)
+  return x

@@ -17,8 +17,8 @@ from jaxfake import configuration, errors, main, sample
 from jaxfake.experiments.sweep import plan
 from jaxfake.training import loop
 
-FAMILIES = ("cyclegan", "edm", "wgan_gp")
-TOLD = {"edm", "wgan_gp"}  # The class, where they are asked to be.
+FAMILIES = ("cyclegan", "edm", "stylegan2", "wgan_gp")
+TOLD = {"edm", "stylegan2", "wgan_gp"}  # The class, where they are asked to be.
 # Runs main, but dies at step 3; or measures nothing, and samples of another.
 KILLED = """
 import os, signal, sys
@@ -212,6 +212,24 @@ BAD = {
     ("opt.warmup=-1", "opt.warmup is -1"),
     ("opt.b2=1", "opt.b2 is 1"),
     ("ema=1", "ema is 1"),
+    ("only_class=NORMAL", "only_class is 'NORMAL' and model.conditional"),
+  ],
+  "stylegan2": [
+    ("data.size=48", "data.size is 48"),
+    ("model.width=0", "model.width is 0"),
+    ("model.mapping_layers=0", "model.mapping_layers is 0"),
+    ("model.latents=0", "model.latents is 0"),
+    ("model.group=3", r"batch_size is 8: expected .* model.group \(3\)"),
+    ("r1.weight=-1", "r1.weight is -1"),
+    ("r1.weight=nan", "r1.weight is nan"),
+    ("r1.every=0", "r1.every is 0"),
+    ("path.weight=-1", "path.weight is -1"),
+    ("path.every=0", "path.every is 0"),
+    ("path.decay=1", "path.decay is 1"),
+    ("ada.target=1", "ada.target is 1"),
+    ("ada.every=0", "ada.every is 0"),
+    ("ada.images=0", "ada.images is 0"),
+    ("augment=blur", "augment is 'blur'"),
     ("only_class=NORMAL", "only_class is 'NORMAL' and model.conditional"),
   ],
   "wgan_gp": [

@@ -72,3 +72,19 @@ def test_flip_mirrors_left_and_right_only():
   kept = (y == x).all((1, 2, 3))
   mirrored = (y == x[:, :, ::-1]).all((1, 2, 3))
   assert (kept ^ mirrored).all() and 4 < mirrored.sum() < 28
+
+
+def test_some_images_are_augmented_each_by_chance():
+  names, x = ("brightness", "translation"), jnp.ones((400, 16, 16, 1))
+  some = lambda p: np.asarray(
+    augment.augment_some(names, p, jax.random.key(0), x)
+  )
+  np.testing.assert_array_equal(some(0.0), x)
+  assert (some(1.0) != 1).any((1, 2, 3)).all()
+  y = some(0.3)
+  brighter = (y[:, 8, 8, 0] != 1) & (y[:, 8, 8, 0] != 0)
+  moved = (y == 0).any((1, 2, 3))
+  for found in brighter, moved:
+    assert abs(found.mean() - 0.3) < 0.08
+  # Each by itself; a shift of none is 1 of 25.
+  assert abs((brighter & moved).mean() - 0.09) < 0.05
