@@ -131,9 +131,10 @@ def test_every_variant_passes_its_checks(name, variant):
   )
   kinds = contracts.Family, contracts.Experiment
   task = named.find("task", config.task, *kinds).load()
-  if config.task in ("edm", "gan", "wgan_gp", "classifier"):
+  generators = "edm", "gan", "latent_diffusion", "vae", "wgan_gp"
+  if config.task in (*generators, "classifier"):
     loop.check(config)
-  if config.task in ("edm", "gan", "wgan_gp", "classifier", "few_images"):
+  if config.task in (*generators, "classifier", "few_images"):
     pipeline.check(config.data)
   task.check(config)
 

@@ -35,7 +35,8 @@ def lines(text, language):
 
 # What makes a command small. Every pattern must be in use.
 SMALLER = {
-  r"(dcgan|wgan_gp|edm|classifier|traces|forensic)\.py(:quick)?": r"\1.py:tiny",
+  r"(dcgan|wgan_gp|edm|vae|latent_diffusion)\.py(:quick)?": r"\1.py:tiny",
+  r"(classifier|traces|forensic)\.py(:quick)?": r"\1.py:tiny",
   "runs/traces-quick": "runs/traces-tiny",
   r"comparison\.py:quick": "comparison.py:tiny --config.only=decision_tree",
   r"few_images\.py:quick": "few_images.py:tiny --config.programs=reservoir,hog",

@@ -146,6 +146,14 @@ class Workdir:
     if config["tensorboard"]:
       self._tensorboard = _tensorboard_writer(self.path)
 
+  def within(self, name: str, config: dict) -> "Workdir":
+    """A run inside this one, on the same data, claimed and opened; this one is
+    open and not begun. Raises ConfigError as both do."""
+    inner = Workdir(self.path / name, self.writer)
+    inner.claim()
+    inner.open(config, self._new.get(self.path / "dataset.json", {}))
+    return inner
+
   def begin(self, step: int) -> None:
     """Writes what the run is, and drops metrics of steps after `step`, the one
     restored (0 at the start): they come again."""
