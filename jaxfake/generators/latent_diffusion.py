@@ -65,12 +65,10 @@ def check_latents(config, autoencoder) -> None:
 
 def own(config) -> ml_collections.ConfigDict:
   """The configuration of the autoencoder that a run trains itself."""
-  autoencoder = ml_collections.ConfigDict(config.vae.to_dict())
-  autoencoder.task = "vae"
-  for name in SHARED:
-    autoencoder[name] = config[name]
-  autoencoder.model.channels = config.model.channels
-  return autoencoder
+  fields = config.vae.to_dict() | {name: config[name] for name in SHARED}
+  fields["task"] = "vae"
+  fields["model"]["channels"] = config.model.channels
+  return ml_collections.ConfigDict(fields)
 
 
 def folder(config, path: pathlib.Path) -> pathlib.Path:
@@ -256,7 +254,7 @@ def load(path: pathlib.Path, step: int | None = None) -> common.Generator:
   """The generator of a run's folder. Raises ConfigError: see
   common.restored."""
   autoencoder = workdir.read_config(folder(workdir.read_config(path), path))
-  init = lambda *of: initial(*of, autoencoder)
+  init = lambda config, classes: initial(config, classes, autoencoder)
   config, classes, state = common.restored(path, init, step)
   draw = sampler(config, classes, autoencoder)
   return common.Generator(draw, "latent_diffusion", config, classes, state)

@@ -117,8 +117,8 @@ def spectrum(x: jax.Array) -> jax.Array:
 
 
 def spectral_distance(x: jax.Array, y: jax.Array) -> jax.Array:
-  """Mean absolute difference of logarithmic spectra: the second term of
-  equation 5 of Yamamoto et al., 2020, arXiv:1910.11480, for whole pictures."""
+  """Mean absolute difference of logarithmic spectra; in sound Yamamoto et al.,
+  2020, arXiv:1910.11480, have it for short pieces."""
   log = lambda x: jnp.log(spectrum(x) + ROUNDING)
   return jnp.abs(log(x) - log(y)).mean()
 

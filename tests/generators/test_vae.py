@@ -11,7 +11,7 @@ from jaxfake.data import pipeline
 from jaxfake.data.sources import Rows
 from jaxfake.generators import vae
 from jaxfake.models import autoencoder
-from jaxfake.runtime import devices
+from jaxfake.runtime import devices, xla
 
 CONFIG = CONFIGS / "vae.py:tiny"
 CLASSES = "dark", "bright"
@@ -21,6 +21,10 @@ GRAYS = 60, 200
 def config(**changes):
   argv = [f"--config.{k.replace('__', '.')}={v}" for k, v in changes.items()]
   return configuration.parse(["", f"--config={CONFIG}", *argv])[0]
+
+
+def jitted(fn):
+  return jax.jit(fn, compiler_options=xla.run_once_options())
 
 
 def images(count: int, size: int = 32) -> np.ndarray:
@@ -96,19 +100,19 @@ def test_shapes(size, halvings):
 def test_the_loss_is_that_of_its_definition(reconstruction):
   c = config(reconstruction=reconstruction, spectral=0.3, kl=0.7)
   image, label = images(4), np.zeros(4, np.int32)
-  state = jax.jit(vae.initial(c, ()))(jax.random.key(0))
+  state = jitted(vae.initial(c, ()))(jax.random.key(0))
   encode, decode = vae.encoder(c, ()), vae.decoder(c, ())
-  mean, log_variance = jax.jit(encode)(state.params, image, label)
+  mean, log_variance = jitted(encode)(state.params, image, label)
   key = jax.random.fold_in(jax.random.key(c.seed), 0)
   z = mean + np.exp(log_variance / 2) * jax.random.normal(key, mean.shape)
-  y = jax.jit(decode)(state.params, z, label)
+  y = jitted(decode)(state.params, z, label)
 
   x = image / 127.5 - 1
   error = np.abs(y - x) if reconstruction == "l1" else (y - x) ** 2
   variance = np.exp(log_variance)
   kl = (mean**2 + variance - 1 - log_variance).sum() / 2 / x.size
   want = error.mean() + 0.3 * distance(x, y) + 0.7 * kl
-  step = jax.jit(vae.stepper(c, ()))
+  step = jitted(vae.stepper(c, ()))
   _, seen = step(state, {"image": image, "label": label})
   assert float(seen["loss"]) == pytest.approx(float(want), rel=1e-3)
   assert float(seen["kl"]) == pytest.approx(float(kl), rel=1e-3)
@@ -117,8 +121,8 @@ def test_the_loss_is_that_of_its_definition(reconstruction):
 def test_it_learns_the_classes_it_is_told():
   """All images of a class are of one gray, and so is what is drawn for it."""
   c = config(model__conditional=True, opt__lr=5e-3, ema=0.8, spectral=0)
-  state = jax.jit(vae.initial(c, CLASSES))(jax.random.key(0))
-  step = jax.jit(vae.stepper(c, CLASSES))
+  state = jitted(vae.initial(c, CLASSES))(jax.random.key(0))
+  step = jitted(vae.stepper(c, CLASSES))
   label = np.array([0, 1, 1, 0], np.int32)
   image = np.zeros((4, 32, 32, 1)) + np.array(GRAYS)[label, None, None, None]
   batch = {"image": image.astype(np.uint8), "label": label}
@@ -135,14 +139,14 @@ def test_reconstruction_is_measured_on_held_out_images():
   c = config(eval__images=3)
   test = Rows(image=images(6), label=np.zeros(6, np.int32))
   dataset = pipeline.Splits((), test, (), test)
-  params = jax.jit(vae.initial(c, ()))(jax.random.key(0)).ema
+  params = jitted(vae.initial(c, ()))(jax.random.key(0)).ema
   _, by_batch, _ = devices.mesh_and_shardings()
   gather = devices.gather_over(by_batch, c.batch_size)
   found = vae.repeating(c, dataset)(params, gather)
 
   image = images(6)[[0, 2, 4]]  # Spread over the set.
   both = lambda x: vae.network(c, ()).apply({"params": params}, x, None)
-  y = np.asarray(jax.jit(both)(image.astype(np.float32) / 127.5 - 1))
+  y = np.asarray(jitted(both)(image.astype(np.float32) / 127.5 - 1))
   y = np.clip(np.round((y + 1) * 127.5), 0, 255)
   error = np.abs(image - y).mean()
   assert found["reconstruction_error"] == pytest.approx(error, abs=0.02)
