@@ -243,11 +243,20 @@ def train_own(autoencoder, splits, run, path: pathlib.Path) -> int:
 
 def copy(config, run, path: pathlib.Path) -> None:
   """Copies the given autoencoder's run into this one, which is not begun: a
-  copy that is there already may be half of one."""
-  if run.writer:
-    shutil.rmtree(path, ignore_errors=True)
-    no_lock = shutil.ignore_patterns(disk.LOCK)
-    shutil.copytree(config.autoencoder, path, ignore=no_lock)
+  copy that is there already may be half of one. Raises ConfigError where it was
+  trained on another data set."""
+  if not run.writer:
+    return
+  given = pathlib.Path(config.autoencoder)
+  content = disk.read_json(given / "dataset.json")["content_sha256"]
+  if content != run.dataset["content_sha256"]:
+    raise errors.ConfigError(
+      f"autoencoder is {config.autoencoder!r}, a run on other images or of"
+      " another split: expected one on this data set, so that it knows none"
+      " that are held out here"
+    )
+  shutil.rmtree(path, ignore_errors=True)
+  shutil.copytree(given, path, ignore=shutil.ignore_patterns(disk.LOCK))
 
 
 def load(path: pathlib.Path, step: int | None = None) -> common.Generator:

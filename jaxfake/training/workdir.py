@@ -119,6 +119,7 @@ class Workdir:
   def __init__(self, path: pathlib.Path, writer: bool = True):
     self.path = path
     self.writer = writer
+    self.dataset = {}  # Facts of the one that it was opened with.
     self._new = {}  # Files to write once the run can begin.
     self._tensorboard = None
     self._lock = None
@@ -136,6 +137,7 @@ class Workdir:
     Raises ConfigError where another configuration or data set made it, naming
     every field that differs.
     """
+    self.dataset = dataset
     if not self.writer:
       return
     for name, value in (("config", config), ("dataset", dataset)):
@@ -151,7 +153,7 @@ class Workdir:
     open and not begun. Raises ConfigError as both do."""
     inner = Workdir(self.path / name, self.writer)
     inner.claim()
-    inner.open(config, self._new.get(self.path / "dataset.json", {}))
+    inner.open(config, self.dataset)
     return inner
 
   def begin(self, step: int) -> None:

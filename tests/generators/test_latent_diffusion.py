@@ -12,7 +12,7 @@ from jaxfake import configuration, errors, main, sample
 from jaxfake.data.sources import Rows
 from jaxfake.generators import common, edm, latent_diffusion, vae
 from jaxfake.runtime import devices, xla
-from jaxfake.training import checkpoint
+from jaxfake.training import checkpoint, workdir
 
 CONFIG = CONFIGS / "latent_diffusion.py:tiny"
 VAE = CONFIGS / "vae.py:tiny"
@@ -126,6 +126,21 @@ def test_an_autoencoder_that_does_not_fit_is_refused(
   c = config(autoencoder=autoencoder, **changes)
   with pytest.raises(errors.ConfigError, match=named):
     latent_diffusion.check_given(c)
+
+
+def test_an_autoencoder_of_other_images_is_refused(tmp_path):
+  given = tmp_path / "given"
+  given.mkdir()
+  (given / "dataset.json").write_text('{"content_sha256": "of others"}')
+  run = workdir.Workdir(tmp_path / "run")
+  run.dataset = {"content_sha256": "ours"}
+  c, path = config(autoencoder=given), tmp_path / "run/copy"
+  with pytest.raises(errors.ConfigError, match="expected one on this data set"):
+    latent_diffusion.copy(c, run, path)
+  assert not path.exists()
+  run.dataset = {"content_sha256": "of others"}
+  latent_diffusion.copy(c, run, path)
+  assert (path / "dataset.json").exists()
 
 
 def test_what_is_no_finished_autoencoder_is_refused(tmp_path, autoencoder):
