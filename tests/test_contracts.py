@@ -93,7 +93,7 @@ def test_they_take_part_in_a_study(tmp_path):
   [
     (
       "--config.task=gam",
-      "task is 'gam': expected one of cyclegan, edm, gan, stylegan2, wgan_gp",
+      "task is 'gam': expected one of cyclegan, edm, gan, latent_diffusion,",
     ),
     ("--config.task=no.such", "task is 'no.such': there is no such module"),
     ("--config.task=toys.stripes", "does not define CONFIG, check, load"),
@@ -122,15 +122,9 @@ def test_listing_and_finding_import_nothing():
     [sys.executable, "-c", code], check=True, capture_output=True, text=True
   )
   assert out.stdout.split() == [
-    *(
-      "cyclegan",
-      "edm",
-      "gan",
-      "stylegan2",
-      "wgan_gp",
-      "classifier",
-      "forensic",
-    ),
+    *("cyclegan", "edm", "gan", "latent_diffusion"),
+    *("stylegan2", "vae", "wgan_gp"),
+    *("classifier", "forensic"),
     *("comparison", "few_images", "protocol", "ship", "study", "tampering"),
     "traces",
     *("chest_xray", "generated", "many_sources", "phantom", "real_or_fake"),

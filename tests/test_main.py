@@ -131,10 +131,13 @@ def test_every_variant_passes_its_checks(name, variant):
   )
   kinds = contracts.Family, contracts.Experiment
   task = named.find("task", config.task, *kinds).load()
-  families = "cyclegan", "edm", "gan", "stylegan2", "wgan_gp", "classifier"
-  if config.task in families:
+  generators = (
+    *("cyclegan", "edm", "gan", "latent_diffusion"),
+    *("stylegan2", "vae", "wgan_gp"),
+  )
+  if config.task in (*generators, "classifier"):
     loop.check(config)
-  if config.task in (*families, "few_images"):
+  if config.task in (*generators, "classifier", "few_images"):
     pipeline.check(config.data)
   task.check(config)
 

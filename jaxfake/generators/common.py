@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import pathlib
 from typing import Any
 
+from flax import struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,8 +16,9 @@ from jaxfake.data import pipeline, sources
 from jaxfake.evaluation import distances
 from jaxfake.generators import measure
 from jaxfake.nn import layers
-from jaxfake.runtime import devices, disk
+from jaxfake.runtime import devices, disk, xla
 from jaxfake.training import checkpoint, loop, workdir
+from jaxfake.training.task import Task
 
 CHANNELS = (1, 3)
 
@@ -146,6 +148,30 @@ def averaged(most: float, step: jax.Array, average, new) -> Any:
   return jax.tree.map(mix, average, new)
 
 
+class State(struct.PyTreeNode):
+  """Of one network: whatever must survive a restart."""
+
+  step: jax.Array
+  params: Any
+  opt: Any
+  ema: Any  # Of the parameters: what sampling uses.
+
+
+def first(params, adam: optax.GradientTransformation) -> State:
+  """The state before the first step."""
+  # Both are donated to the step, so they must not share buffers.
+  ema = jax.tree.map(jnp.copy, params)
+  return State(jnp.zeros((), jnp.int32), params, adam.init(params), ema)
+
+
+def updated(config, adam, state: State, gradient) -> State:
+  """The state after Adam's step."""
+  updates, opt = adam.update(gradient, state.opt, state.params)
+  params = optax.apply_updates(state.params, updates)
+  ema = averaged(config.ema, state.step, state.ema, params)
+  return State(state.step + 1, params, opt, ema)
+
+
 def measures(config, dataset, draw: Callable) -> measure.Measures:
   """A task's evaluation and previews; `draw(variables, batch)`, given the
   averaged network and {"index", "label"}, makes uint8 (b, s, s, 1)."""
@@ -155,6 +181,21 @@ def measures(config, dataset, draw: Callable) -> measure.Measures:
     dataset.classes if config.model.conditional else (),
     lambda state: lambda batch: draw(state.ema, batch),
   )
+
+
+def task(
+  config, dataset, init: Callable, step: Callable, sample: Callable
+) -> Task:
+  """The task of a first state, a step, and what draws from its average:
+  `sample(variables, seed, index, label)` -> uint8 (n, s, s, c)."""
+  gray = xla.jit(to_gray)
+
+  def draw(variables, batch):
+    seed = np.uint32(config.seed)
+    return gray(sample(variables, seed, batch["index"], batch["label"]))
+
+  found = measures(config, dataset, draw)
+  return Task(init, step, found.evaluate, found.preview)
 
 
 def restored(

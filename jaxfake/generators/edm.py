@@ -13,7 +13,6 @@ import math
 import pathlib
 from typing import Any, NamedTuple
 
-from flax import struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -104,9 +103,14 @@ def preconditioning(config) -> Preconditioning:
 
 def check(config) -> None:
   """Raises ConfigError for values no run could use."""
+  unet.check(config.model, config.data.size)
+  check_diffusion(config)
+
+
+def check_diffusion(config) -> None:
+  """The same, of all but the network."""
   field = "parametrisation"
   errors.check_choice(field, config.parametrisation, PARAMETRISATIONS)
-  unet.check(config.model, config.data.size)
   common.check(config)
   for field in ("sigma_data", "noise.deviation", "sampler.sigma_min"):
     common.require_above(config, field, 0)
@@ -155,15 +159,6 @@ def denoiser(precondition: Preconditioning, net, **options) -> Callable:
   return denoise
 
 
-class State(struct.PyTreeNode):
-  """Whatever must survive a restart."""
-
-  step: jax.Array
-  params: Any
-  opt: Any
-  ema: Any  # Of the parameters: what sampling uses.
-
-
 def optimiser(config) -> optax.GradientTransformation:
   """Adam, whose rate grows evenly over its first `warmup` steps."""
   opt = config.opt
@@ -171,32 +166,50 @@ def optimiser(config) -> optax.GradientTransformation:
   return optax.adam(rate, b1=opt.b1, b2=opt.b2)
 
 
+def shape(config) -> tuple[int, int, int]:
+  """Of an image."""
+  return config.data.size, config.data.size, config.model.channels
+
+
 def initial(config, classes: Sequence[str]) -> Callable:
   """`init(key) -> State`."""
+  return initial_of(config, classes, shape(config))
+
+
+def initial_of(config, classes: Sequence[str], shape) -> Callable:
+  """The same, for x of that shape."""
   net, adam = network(config, classes), optimiser(config)
 
-  def init(key) -> State:
-    shape = (1, config.data.size, config.data.size, config.model.channels)
-    inputs = jnp.zeros(shape), jnp.zeros(1), jnp.zeros(1, jnp.int32)
+  def init(key) -> common.State:
+    inputs = jnp.zeros((1, *shape)), jnp.zeros(1), jnp.zeros(1, jnp.int32)
     params = net.init(key, *inputs, train=False)["params"]
-    # Both are donated to the step, so they must not share buffers.
-    ema = jax.tree.map(jnp.copy, params)
-    return State(jnp.zeros((), jnp.int32), params, adam.init(params), ema)
+    return common.first(params, adam)
 
   return init
 
 
 def stepper(config, classes: Sequence[str]) -> Callable:
-  """`step(state, batch) -> (state, metrics)`: the weighted error of denoising,
-  equation 8, at a noise of its own for each image."""
+  """`step(state, batch) -> (state, metrics)`."""
+  learn = learner(config, classes)
+
+  def step(state: common.State, batch):
+    key = jax.random.fold_in(jax.random.key(config.seed), state.step)
+    x = common.to_float(config, batch["image"])
+    return learn(state, x, batch["label"], key)
+
+  return step
+
+
+def learner(config, classes: Sequence[str]) -> Callable:
+  """`learn(state, x, label, key) -> (state, metrics)` from x (b, s, s, c), of
+  deviation `sigma_data`: the weighted error of denoising, equation 8, at a
+  noise of its own for each row."""
   net, adam = network(config, classes), optimiser(config)
   precondition = preconditioning(config)
   _, by_batch, _ = devices.mesh_and_shardings()
 
-  def step(state: State, batch):
-    key = jax.random.fold_in(jax.random.key(config.seed), state.step)
+  def learn(state: common.State, x, label, key):
     k_sigma, k_noise, k_class, k_dropout = jax.random.split(key, 4)
-    x, label = common.to_float(config, batch["image"]), batch["label"]
     sigma = precondition.draw(k_sigma, len(x))
     noise = jax.random.normal(k_noise, x.shape)
     # XLA by itself has every device draw the whole batch.
@@ -216,12 +229,9 @@ def stepper(config, classes: Sequence[str]) -> Callable:
     value, gradient = jax.value_and_grad(loss)(state.params)
     # The norm, so that a NaN is seen in the step whose update it would spoil.
     seen = {"loss": value, "gradient": optax.tree.norm(gradient)}
-    updates, opt = adam.update(gradient, state.opt, state.params)
-    params = optax.apply_updates(state.params, updates)
-    ema = common.averaged(config.ema, state.step, state.ema, params)
-    return State(state.step + 1, params, opt, ema), seen
+    return common.updated(config, adam, state, gradient), seen
 
-  return step
+  return learn
 
 
 def sigmas(sampler) -> np.ndarray:
@@ -253,13 +263,18 @@ def _moved(x, by, *slopes):
 
 
 def sampler(config, classes: Sequence[str]) -> Callable:
-  """`sample(params, seed, index, label)` -> uint8 (n, s, s, c).
+  """`sample(params, seed, index, label)` -> uint8 (n, s, s, c)."""
+  draw, end = flow(config, classes, shape(config)), xla.jit(common.to_uint8)
+  return lambda params, *of: end(draw(params, *of))
+
+
+def flow(config, classes: Sequence[str], shape) -> Callable:
+  """`draw(params, seed, index, label)` -> (n, *shape), from noise.
 
   Programs of one denoising are called in turn, since in a loop XLA on CPU has
   slow convolutions (see xla.steps_per_dispatch), and unrolled they would take
   minutes to compile.
   """
-  side, channels = config.data.size, config.model.channels
   precondition, guidance = preconditioning(config), config.sampler.guidance
   net = network(config, classes)
   denoise = denoiser(precondition, net, train=False)
@@ -267,7 +282,7 @@ def sampler(config, classes: Sequence[str]) -> Callable:
 
   @xla.jit
   def begin(seed, index):
-    return levels[0] * common.latents(seed, index, side, side, channels)
+    return levels[0] * common.latents(seed, index, *shape)
 
   @xla.jit
   def slope(params, x, sigma, label):
@@ -278,20 +293,19 @@ def sampler(config, classes: Sequence[str]) -> Callable:
       clean = without + guidance * (clean - without)
     return (x - clean) / sigma
 
-  end = xla.jit(common.to_uint8)
   # A program that waits holds its memory: xla.dispatches_at_once.
   alone = xla.dispatches_at_once() == 1
 
-  def sample(params, seed, index, label):
+  def draw(params, seed, index, label):
     def toward(x, sigma):
       y = slope(params, x, np.float32(sigma), label)
       if alone:
         xla.wait(y)
       return y
 
-    return end(heun(toward, begin(seed, index), levels))
+    return heun(toward, begin(seed, index), levels)
 
-  return sample
+  return draw
 
 
 def make(config, dataset) -> Task:
@@ -300,19 +314,12 @@ def make(config, dataset) -> Task:
   `dataset` are pipeline.Splits.
   """
   common.require_classes(config, dataset)
-  sample = sampler(config, dataset.classes)
-  gray = xla.jit(common.to_gray)
-
-  def draw(params, batch):
-    seed = np.uint32(config.seed)
-    return gray(sample(params, seed, batch["index"], batch["label"]))
-
-  measures = common.measures(config, dataset, draw)
-  return Task(
+  return common.task(
+    config,
+    dataset,
     initial(config, dataset.classes),
     stepper(config, dataset.classes),
-    measures.evaluate,
-    measures.preview,
+    sampler(config, dataset.classes),
   )
 
 

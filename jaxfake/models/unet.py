@@ -143,6 +143,11 @@ def check(model, size: int) -> None:
   """Raises ConfigError for values of a config's `model`, for images of so many
   pixels a side."""
   errors.check_choice("data.size", size, SIZES)
+  check_side(model, size)
+
+
+def check_side(model, side: int) -> None:
+  """The same, for maps of so many pixels a side that need be no images."""
   errors.check_choice("model.patch", model.patch, PATCHES)
   for name in ("width", "max_width"):
     if model[name] < 8 or model[name] % 4:
@@ -154,7 +159,7 @@ def check(model, size: int) -> None:
       raise errors.ConfigError(
         f"model.{name} is {model[name]}: expected at least {least}"
       )
-  sides = [2**i for i in range(2, 9) if 2**i <= size // model.patch]
+  sides = [2**i for i in range(2, 9) if 2**i <= side // model.patch]
   errors.check_choice("model.smallest", model.smallest, sides)
   if not 0 <= model.dropout < 1:
     raise errors.ConfigError(

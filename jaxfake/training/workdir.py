@@ -119,6 +119,7 @@ class Workdir:
   def __init__(self, path: pathlib.Path, writer: bool = True):
     self.path = path
     self.writer = writer
+    self.dataset = {}  # Facts of the one that it was opened with.
     self._new = {}  # Files to write once the run can begin.
     self._kept = {}  # Those of a family's own, alike.
     self._tensorboard = None
@@ -137,6 +138,7 @@ class Workdir:
     Raises ConfigError where another configuration or data set made it, naming
     every field that differs.
     """
+    self.dataset = dataset
     if not self.writer:
       return
     for name, value in (("config", config), ("dataset", dataset)):
@@ -151,6 +153,14 @@ class Workdir:
     """A file that the trained model needs beside its state: written when the
     run begins, so that before it the folder is nobody's."""
     self._kept[self.path / name] = data
+
+  def within(self, name: str, config: dict) -> "Workdir":
+    """A run inside this one, on the same data, claimed and opened; this one is
+    open and not begun. Raises ConfigError as both do."""
+    inner = Workdir(self.path / name, self.writer)
+    inner.claim()
+    inner.open(config, self.dataset)
+    return inner
 
   def begin(self, step: int) -> None:
     """Writes what the run is, and drops metrics of steps after `step`, the one

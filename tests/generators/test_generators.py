@@ -17,8 +17,12 @@ from jaxfake import configuration, errors, main, sample
 from jaxfake.experiments.sweep import plan
 from jaxfake.training import loop
 
-FAMILIES = ("cyclegan", "edm", "stylegan2", "wgan_gp")
-TOLD = {"edm", "stylegan2", "wgan_gp"}  # The class, where they are asked to be.
+FAMILIES = (
+  *("cyclegan", "edm", "latent_diffusion"),
+  *("stylegan2", "vae", "wgan_gp"),
+)
+# The class, where they are asked to be.
+TOLD = {"edm", "latent_diffusion", "stylegan2", "vae", "wgan_gp"}
 # Runs main, but dies at step 3; or measures nothing, and samples of another.
 KILLED = """
 import os, signal, sys
@@ -230,6 +234,29 @@ BAD = {
     ("ada.every=0", "ada.every is 0"),
     ("ada.images=0", "ada.images is 0"),
     ("augment=blur", "augment is 'blur'"),
+  ],
+  "latent_diffusion": [
+    ("data.size=48", "data.size is 48"),
+    ("parametrisation=vp", "parametrisation is 'vp'"),
+    ("model.smallest=16", "model.smallest is 16: expected one of 4, 8"),
+    ("model.patch=4", "model.smallest is 4"),
+    ("sigma_data=0", "sigma_data is 0"),
+    ("vae.model.halvings=4", "vae.model.halvings is 4: expected 1 to 3"),
+    ("vae.model.latents=0", "vae.model.latents is 0"),
+    ("vae.batch_size=0", "vae.batch_size is 0"),
+    ("vae.kl=-1", "vae.kl is -1"),
+    ("only_class=NORMAL", "only_class is 'NORMAL' and model.conditional"),
+  ],
+  "vae": [
+    ("data.size=48", "data.size is 48"),
+    ("model.halvings=0", "model.halvings is 0: expected 1 to 3 at 32 px"),
+    ("model.latents=0", "model.latents is 0"),
+    ("model.width=0", "model.width is 0"),
+    ("model.channels=2", "model.channels is 2"),
+    ("reconstruction=l3", "reconstruction is 'l3'"),
+    ("spectral=-1", "spectral is -1"),
+    ("kl=nan", "kl is nan"),
+    ("ema=1", "ema is 1"),
     ("only_class=NORMAL", "only_class is 'NORMAL' and model.conditional"),
   ],
   "wgan_gp": [
