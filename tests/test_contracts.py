@@ -15,7 +15,7 @@ from places import TESTS
 import pytest
 
 from jaxfake import configuration, contracts, data, errors, main, named, sample
-from jaxfake.classifiers import forensic, registry, writers
+from jaxfake.classifiers import forensic, localizer, registry, writers
 from jaxfake.data import pipeline
 from jaxfake.generators import gan
 from jaxfake.training import task
@@ -122,7 +122,7 @@ def test_listing_and_finding_import_nothing():
     [sys.executable, "-c", code], check=True, capture_output=True, text=True
   )
   assert out.stdout.split() == [
-    *("edm", "gan", "wgan_gp", "classifier", "forensic"),
+    *("edm", "gan", "wgan_gp", "classifier", "forensic", "localizer"),
     *("comparison", "few_images", "protocol", "ship", "study", "tampering"),
     "traces",
     *("chest_xray", "generated", "many_sources", "phantom", "real_or_fake"),
@@ -165,6 +165,7 @@ def test_functions_take_what_their_contract_says(contract, found):
   [
     (contracts.Task, task.Task),
     (contracts.Detector, forensic.Detector),
+    (contracts.Detector, localizer.Detector),
     (contracts.Detector, registry.Classifier),
     (contracts.VerdictWriter, writers.Csv),
     (contracts.VerdictWriter, writers.JsonLines),

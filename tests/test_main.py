@@ -131,7 +131,7 @@ def test_every_variant_passes_its_checks(name, variant):
   )
   kinds = contracts.Family, contracts.Experiment
   task = named.find("task", config.task, *kinds).load()
-  if config.task in ("edm", "gan", "wgan_gp", "classifier"):
+  if config.task in ("edm", "gan", "wgan_gp", "classifier", "localizer"):
     loop.check(config)
   if config.task in ("edm", "gan", "wgan_gp", "classifier", "few_images"):
     pipeline.check(config.data)

@@ -72,3 +72,17 @@ def test_flip_mirrors_left_and_right_only():
   kept = (y == x).all((1, 2, 3))
   mirrored = (y == x[:, :, ::-1]).all((1, 2, 3))
   assert (kept ^ mirrored).all() and 4 < mirrored.sum() < 28
+
+
+def test_turned_rows_take_all_eight_ways_and_masks_go_along():
+  x = jnp.tile(jnp.arange(16.0).reshape(1, 4, 4, 1), (64, 1, 1, 1))
+  y, mask = augment.turned(jax.random.key(0), x, 2 * x)
+  np.testing.assert_array_equal(mask, 2 * y)
+  square = np.arange(16).reshape(4, 4)
+  ways = {
+    np.rot90(flipped, k).tobytes()
+    for flipped in (square, square.T)
+    for k in range(4)
+  }
+  found = {np.asarray(row[..., 0], int).tobytes() for row in y}
+  assert found == ways
