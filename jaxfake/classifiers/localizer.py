@@ -254,7 +254,7 @@ class Learning:
       "ways": by_way(rows["test"], chosen),
       "maps": examples(heatmap, self._splits.test),
       "predictions": [
-        predicted(name, row, settled.probability(row["score"]), chosen)
+        predicted(name, row, settled, chosen)
         for name, x in rows.items()
         for row in x
       ],
@@ -351,7 +351,7 @@ def by_way(rows: list[dict], chosen: int) -> list[dict]:
   return table
 
 
-def predicted(split: str, row: dict, p_fake: float, chosen: int) -> dict:
+def predicted(split: str, row: dict, settled: Rule, chosen: int) -> dict:
   """A line of predictions.csv; figures of pixels where any were altered."""
   altered = "auc" in row
   return {
@@ -360,7 +360,7 @@ def predicted(split: str, row: dict, p_fake: float, chosen: int) -> dict:
     "patient": row["patient"],
     "way": row["way"],
     "score": f"{row['score']:.6g}",
-    "p_fake": f"{p_fake:.6g}",
+    "p_fake": f"{settled.probability(row['score']):.6g}",
     "pixel_auc": f"{row['auc']:.4f}" if altered else "",
     "iou": f"{row['iou'][chosen]:.4f}" if altered else "",
     "peak_in_mask": int(row["hit"]) if altered else "",

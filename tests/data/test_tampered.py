@@ -71,6 +71,35 @@ def test_masks_reach_a_step_by_name_and_two_classes_do():
   assert (dataset.source("train")[0]["image"] != plain).any()
 
 
+def test_leaky_splits_part_pairs_and_patients_and_say_so():
+  kept, leaky = (
+    data.prepare(config(**{"tampered.binary": True, "tampered.leaky": leaky}))
+    for leaky in (False, True)
+  )
+  parts = {x: leaky.source(x) for x in ("train", "val", "test")}
+  column = lambda name: {k: x.column(name) for k, x in parts.items()}
+  everything = lambda d: [i for x in parts for i in d.source(x).column("id")]
+  assert sorted(everything(leaky)) == sorted(everything(kept))
+  originals, patients = column("original"), column("patient")
+  assert set(originals["train"]) & set(originals["test"])
+  shared = set(patients["train"]) & set(patients["test"])
+  assert leaky.facts["patient_overlap"]["train-test"] == len(shared) > 0
+  assert kept.facts["patient_overlap"]["train-test"] == 0
+  for split, labels in column("label").items():
+    counts = leaky.facts["counts"][split]
+    assert [*counts.values()] == [labels.count(0), labels.count(1)]
+    assert leaky.facts["patients"][split] == len(set(patients[split]))
+  # An original, wherever it stands, is what it was.
+  plain = parts["test"].column("label").index(0)
+  item = parts["test"][plain]
+  assert item["id"] == parts["test"].column("id")[plain]
+  assert item["patient"] == patients["test"][plain]
+  split = next(x for x in parts if item["id"] in kept.source(x).column("id"))
+  before = kept.source(split)
+  same = before[before.column("id").index(item["id"])]
+  np.testing.assert_array_equal(item["image"], same["image"])
+
+
 def test_windows_are_pieces_at_their_own_resolution():
   source = data.prepare(config()).source("train")
   plain = Windows(source, 32, compressed=0.0, seed=0)

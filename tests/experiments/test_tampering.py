@@ -105,6 +105,7 @@ def test_the_experiment_runs_and_goes_on(tmp_path, monkeypatch, capsys):
     ("--config.sizes_mm=(0.0,)", "expected one at least, and millimetres"),
     ("--config.left_out=remove plate", "left_out is 'remove plate': expected"),
     ("--config.localizer.window=9", "window is 9: expected a multiple"),
+    ("--config.data.tampered.leaky=True", "leaky is True: expected False"),
     ("--config.most=1", "most is 1: expected at least 2"),
     ("--config.data.name=phantom", "data.name is 'phantom': expected tampered"),
   ],

@@ -35,6 +35,10 @@ class Windows:
   def __repr__(self) -> str:  # Grain prints its sources; not every item.
     return f"Windows({len(self)}, {self._side} px)"
 
+  def column(self, name: str) -> list:
+    """One fact of every picture, such as "label"."""
+    return self._source.column(name)
+
   def __getitem__(self, i: int) -> dict[str, np.ndarray]:
     item, side = self._source[i], self._side
     rng = np.random.default_rng((self._seed, i))

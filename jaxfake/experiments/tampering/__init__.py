@@ -51,6 +51,11 @@ def check(config) -> None:
       f"data.name is {config.data.name!r}: expected tampered, with"
       " data.tampered.binary"
     )
+  if config.data.tampered.leaky:
+    raise errors.ConfigError(
+      "data.tampered.leaky is True: expected False, or localizers would learn"
+      " from test pictures"
+    )
   maps.check(config)
 
 
