@@ -121,6 +121,15 @@ def test_windows_are_pieces_at_their_own_resolution():
   np.testing.assert_array_equal(pressed[1]["mask"], plain[1]["mask"])
 
 
+def test_where_in_a_window_it_was_altered_tells_nothing():
+  source = data.prepare(config(**{"tampered.most_mm": 30.0})).source("train")
+  windows = (Windows(source, 24, compressed=0.0, seed=s) for s in range(3))
+  masks = [w[i]["mask"][..., 0] > 0 for w in windows for i in range(1, 120)]
+  middle = slice(6, 18)
+  share = np.mean([mask[middle, middle] for mask in masks])
+  assert share < 2 * np.mean(masks)
+
+
 def test_what_is_too_small_for_a_window_is_mirrored():
   source = data.prepare(config()).source("train")
   item, whole = Windows(source, 80, compressed=0.0, seed=0)[1], source[1]

@@ -15,10 +15,11 @@ FEATURES: Mapping[str, str] = {"image": "image", "mask": "image"}
 class Windows:
   """A square of each picture of a tampered source, and of its mask.
 
-  Of an altered picture it holds the middle of what was altered, in its own
-  middle half; of another a place in the lungs alike, so that where a window
-  lies tells nothing. A share of them is compressed as JPEG. What a picture is
-  too small for is mirrored. Window i is a function of (seed, i).
+  Of an altered picture it holds the middle of what was altered, anywhere: a
+  network sees where a window ends, and would learn to look at its middle. Of
+  another it holds a place in the lungs alike. A share of them is compressed as
+  JPEG. What a picture is too small for is mirrored. Window i is a function of
+  (seed, i).
   """
 
   features = FEATURES
@@ -46,7 +47,7 @@ class Windows:
       mirrored(item[name][..., 0], side) for name in ("image", "mask")
     )
     corner = [
-      int(np.clip(at - side // 4 - rng.integers(side // 2), 0, n - side))
+      int(np.clip(at - rng.integers(side), 0, n - side))
       for at, n in zip(_middle(image, mask, rng), image.shape, strict=True)
     ]
     place = tuple(slice(at, at + side) for at in corner)
