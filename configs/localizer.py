@@ -6,7 +6,7 @@ r"""Where a radiograph was altered: a map, learnt from masks.
 
 `:quick` takes a few minutes on two cores; `:tiny` is for tests.
 
-Measured: see docs/tampering.md, Finding it by a network.
+Measured: not yet.
 """
 
 import pathlib
@@ -29,6 +29,10 @@ def get_config(arg=""):
   # picture's own resolution; and the share of them that are JPEGs.
   c.window = 32 if tiny else 128
   c.compressed = 0.5
+  # Whole pictures that are mapped at the end, half of them altered, at most: of
+  # test, and of validation, which gives the thresholds.
+  c.most = 12 if tiny else 60 if quick else 1000
+  c.most_val = 8 if tiny else 40 if quick else 400
   # Channels at the first of three sizes; doubled at each after it.
   c.model = dict(width=4 if tiny else 16)
   c.opt = dict(lr=2e-3, weight_decay=1e-2, warmup=0.1, clip=1.0)

@@ -28,8 +28,8 @@ import scipy.special
 
 from jaxfake import configuration, errors
 from jaxfake.classifiers import detector, neural, overlay
+from jaxfake.data import matching, pipeline, sources, tampered, work
 from jaxfake.data import patients as whose
-from jaxfake.data import pipeline, sources, tampered, work
 from jaxfake.data.tampered.windows import Windows
 from jaxfake.evaluation import calibration, localization, report
 from jaxfake.evaluation.verdicts import verdicts
@@ -76,6 +76,11 @@ def check(config) -> None:
       f"window is {config.window}: expected a multiple of {multiple} pixels, at"
       f" least {4 * multiple}"
     )
+  for field in ("most", "most_val"):
+    if config[field] < 2:
+      raise errors.ConfigError(
+        f"{field} is {config[field]}: expected at least 2"
+      )
   if not 0 <= config.compressed <= 1:
     raise errors.ConfigError(
       f"compressed is {config.compressed}: expected a share, 0 to 1"
@@ -239,10 +244,12 @@ class Learning:
   def conclude(self, model, gather: Callable) -> dict:
     del gather  # Pictures have sizes of their own: every host maps all.
     score = functools.partial(self._score, jax.device_get(model))
-    rows = {
-      name: scored(score, getattr(self._splits, name))
-      for name in ("val", "test")
+    c, splits = self._config, self._splits
+    parts = {
+      "val": spread(splits.val, c.most_val),
+      "test": spread(splits.test, c.most),
     }
+    rows = {name: scored(score, source) for name, source in parts.items()}
     settled, chosen = settle(rows["val"])
     heatmap = lambda gray: settled.shown(mapped(score, gray))
     return {
@@ -252,13 +259,23 @@ class Learning:
         for name, x in rows.items()
       },
       "ways": by_way(rows["test"], chosen),
-      "maps": examples(heatmap, self._splits.test),
+      "maps": examples(heatmap, parts["test"]),
       "predictions": [
         predicted(name, row, settled, chosen)
         for name, x in rows.items()
         for row in x
       ],
     }
+
+
+def spread(source, most: int) -> sources.Subset:
+  """At most so many items, altered and not in equal parts, evenly over a
+  source."""
+  altered = np.array(source.column("label")) > 0
+  chosen = []
+  for those in (np.flatnonzero(altered), np.flatnonzero(~altered)):
+    chosen += matching.evenly(those, min(most // 2, len(those))).tolist()
+  return sources.Subset(source, sorted(chosen))
 
 
 def mapped(score: Callable, gray: np.ndarray, tile: int = TILE) -> np.ndarray:

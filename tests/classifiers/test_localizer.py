@@ -100,6 +100,18 @@ def test_a_pixel_is_seen_as_far_as_said(score):
   assert 24 < max(reached) <= models.REACH
 
 
+def test_pictures_are_taken_from_all_of_a_source_altered_and_not():
+  class Pairs:
+    def column(self, name):
+      return [0, 1] * 30
+
+  some = localizer.spread(Pairs(), 12)
+  labels = some.column("label")
+  assert len(labels) == 12 and sum(labels) == 6
+  assert some._indices[0] < 2 and some._indices[-1] > 45
+  assert len(localizer.spread(Pairs(), 1000)) == 60
+
+
 def test_learns_what_is_obvious():
   c = config(opt__lr=0.03, opt__warmup=0.0)
   splits = pipeline.Splits((), smoothed(), smoothed(seed=1), smoothed(seed=2))
@@ -218,6 +230,7 @@ def test_thresholds_are_validations():
       dict(window=16),
       "window is 16: expected a multiple of 8 pixels, at least",
     ),
+    (dict(most_val=1), "most_val is 1: expected at least 2"),
     (dict(compressed=1.5), "compressed is 1.5: expected a share"),
     (dict(model__width=0), "model.width is 0: expected at least 1"),
     (dict(opt__lr=0.0), "opt.lr is 0.0: expected above 0"),
