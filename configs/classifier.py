@@ -56,7 +56,8 @@ def get_config(arg=""):
   # Of tampered: the kind of the originals, which `dir` holds; methods by commas
   # ("": all); sizes of the altered box; the share of pictures whose noise is
   # touched up; the JPEG quality that all pictures take (0: none); two classes,
-  # untampered and tampered, instead of three.
+  # untampered and tampered, instead of three; pictures in splits one by one, so
+  # that patients and pairs stand in several, to see what that hides.
   c.data.tampered = dict(
     real="phantom",
     inject="",
@@ -66,6 +67,7 @@ def get_config(arg=""):
     touch_up=0.5,
     jpeg=0,
     binary=False,
+    leaky=False,
     seed=0,
   )
 

@@ -1,10 +1,12 @@
-r"""Regions altered by plain methods, and where their noise gives them away.
+r"""Regions altered by plain methods, and which maps find them: that of missing
+noise, and those of localizers that learnt the method or only the others.
 
     python -m jaxfake.main --config configs/tampering.py:quick
     python -m jaxfake.main --config configs/tampering.py \
       --config.data.tampered.real=chest_xray --config.data.dir=FOLDER
 
-`:quick` takes a few minutes on two cores; `:tiny` is for tests.
+`:quick` trains two localizers and takes some minutes on two cores; the whole
+one trains eight. --config.left_out= trains none. `:tiny` is for tests.
 
 Measured: see docs/tampering.md, Measured.
 """
@@ -15,6 +17,7 @@ import runpy
 import ml_collections
 
 SIBLING = pathlib.Path(__file__).with_name("classifier.py")
+LOCALIZER = SIBLING.with_name("localizer.py")
 
 
 def get_config(arg=""):
@@ -30,6 +33,17 @@ def get_config(arg=""):
   # As deliveries.DELIVERIES names them, by commas. What is touched up takes the
   # first alone.
   c.deliveries = "as it is,JPEG 90,JPEG 75,resize 0.5"
+  # A localizer is trained for each of these, by commas: without that method,
+  # such as `inject nodule`, and `none` on all. "": no localizer.
+  c.left_out = "none,remove harmonic"
+  if not (quick or tiny):
+    c.left_out = (
+      "none,inject nodule,inject splice,inject copy-move,remove median,"
+      "remove copy-move,remove harmonic,remove biharmonic"
+    )
+  # Of these its fields; its data are the experiment's.
+  c.localizer = runpy.run_path(str(LOCALIZER))["get_config"](arg)
+  del c.localizer.data, c.localizer.seed
   c.block = 5  # Pixels a side, over which the noise is measured.
   c.audited = 12 if tiny else 60 if quick else 150  # Originals of the audit.
   c.data = runpy.run_path(str(SIBLING))["get_config"](arg).data

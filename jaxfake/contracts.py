@@ -18,7 +18,11 @@ Config = Any
 
 
 class Family(Protocol):
-  """A module that trains one kind of model: what `config.task` names."""
+  """A module that trains one kind of model: what `config.task` names.
+
+  FITS, where it has them, are the values of `data.fit` that a task of the loop
+  takes, other than pipeline.FITS.
+  """
 
   ROOMS: ClassVar = ("generators", "classifiers")
   # The file with all fields of its configuration: beside the module, or of ours

@@ -153,7 +153,8 @@ def run(args) -> int:
       if not hasattr(program, "map"):
         raise errors.ConfigError(
           f"--maps: {program.about()['name']} makes none; expected a detector"
-          " of configs/forensic.py, as the one that comes with the program"
+          " of configs/forensic.py, as the one that comes with the program, or"
+          " of configs/localizer.py"
         )
       maps = writers.Maps(args.maps)
     total = len(files)

@@ -40,7 +40,7 @@ def train(config, path: pathlib.Path) -> int:
   def prepare():
     if "batch_size" in config:  # A task of the loop's.
       loop.check(config)
-      pipeline.check(config.data)
+      pipeline.check(config.data, getattr(family, "FITS", pipeline.FITS))
     family.check(config)
     run.claim()  # Before minutes go into preparing data.
     progress.say(f"run: {path}")

@@ -15,7 +15,7 @@ from places import TESTS
 import pytest
 
 from jaxfake import configuration, contracts, data, errors, main, named, sample
-from jaxfake.classifiers import forensic, registry, writers
+from jaxfake.classifiers import forensic, localizer, registry, writers
 from jaxfake.data import pipeline
 from jaxfake.generators import gan
 from jaxfake.training import task
@@ -124,7 +124,7 @@ def test_listing_and_finding_import_nothing():
   assert out.stdout.split() == [
     *("cyclegan", "edm", "gan", "latent_diffusion"),
     *("stylegan2", "vae", "wgan_gp"),
-    *("classifier", "forensic"),
+    *("classifier", "forensic", "localizer"),
     *("comparison", "few_images", "protocol", "ship", "study", "tampering"),
     "traces",
     *("chest_xray", "generated", "many_sources", "phantom", "real_or_fake"),
@@ -167,6 +167,7 @@ def test_functions_take_what_their_contract_says(contract, found):
   [
     (contracts.Task, task.Task),
     (contracts.Detector, forensic.Detector),
+    (contracts.Detector, localizer.Detector),
     (contracts.Detector, registry.Classifier),
     (contracts.VerdictWriter, writers.Csv),
     (contracts.VerdictWriter, writers.JsonLines),

@@ -135,7 +135,7 @@ def test_every_variant_passes_its_checks(name, variant):
     *("cyclegan", "edm", "gan", "latent_diffusion"),
     *("stylegan2", "vae", "wgan_gp"),
   )
-  if config.task in (*generators, "classifier"):
+  if config.task in (*generators, "classifier", "localizer"):
     loop.check(config)
   if config.task in (*generators, "classifier", "few_images"):
     pipeline.check(config.data)

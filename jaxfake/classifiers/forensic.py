@@ -30,13 +30,12 @@ import jax
 import numpy as np
 import safetensors.numpy
 from scipy import ndimage
-import scipy.optimize
 import scipy.special
 
 from jaxfake import contracts, errors
 from jaxfake.classifiers import detector, discriminant, spectral
 from jaxfake.data import crops, deliveries, pipeline, work
-from jaxfake.evaluation import metrics
+from jaxfake.evaluation import calibration, metrics
 from jaxfake.evaluation.verdicts import VERDICTS
 from jaxfake.runtime import disk, progress
 
@@ -543,7 +542,7 @@ def rule(config, measures: np.ndarray, held: Pictures) -> Rule:
   )
   fake_at = worst(evidence)
   real_at = min(of_each(1, evidence, config.fakes_called_real, "lower"))
-  slope, intercept = _logistic(evidence, labels, weight)
+  slope, intercept = calibration.fit_logistic(evidence, labels, weight)
   return Rule(
     centre,
     spread,
@@ -595,19 +594,6 @@ def _quantiles(values, weight, levels) -> np.ndarray:
   share = np.cumsum(weight[order]) / weight.sum()
   at = np.searchsorted(share, levels)
   return values[order][np.minimum(at, len(values) - 1)]
-
-
-def _logistic(evidence, labels, weight) -> tuple[float, float]:
-  """Slope and intercept of least weighted log loss (Platt, 1999), lightly held
-  back: where the classes do not meet, no slope would be the last."""
-
-  def loss(x):
-    logit = x[0] * evidence + x[1]
-    each = np.logaddexp(0, logit) - labels * logit
-    return weight @ each + 1e-3 * x[0] ** 2
-
-  fit = scipy.optimize.minimize(loss, np.array([1.0, 0.0]))
-  return float(fit.x[0]), float(fit.x[1])
 
 
 def prepare(config, splits, run) -> Callable[[], int]:

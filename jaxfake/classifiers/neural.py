@@ -57,19 +57,30 @@ def check(config) -> None:
   for field, value in (
     ("model.dropout", c.dropout),
     ("label_smoothing", config.label_smoothing),
-    ("opt.warmup", opt.warmup),
     ("opt.average", opt.average),
   ):
-    if not 0 <= value < 1:
-      raise errors.ConfigError(f"{field} is {value}: expected 0 to below 1")
+    check_share(field, value)
+  check_optimiser(opt)
+  if c.weights and not pathlib.Path(c.weights).exists():
+    raise errors.ConfigError(f"model.weights is {c.weights}: no such file")
+
+
+def check_share(field: str, value: float) -> None:
+  """Raises ConfigError where a field is not 0 to below 1."""
+  if not 0 <= value < 1:
+    raise errors.ConfigError(f"{field} is {value}: expected 0 to below 1")
+
+
+def check_optimiser(opt) -> None:
+  """Raises ConfigError for values of a config's `opt` that `optimiser` could
+  not use."""
+  check_share("opt.warmup", opt.warmup)
   if not opt.lr > 0:
     raise errors.ConfigError(f"opt.lr is {opt.lr}: expected above 0")
   if not opt.weight_decay >= 0:
     raise errors.ConfigError(
       f"opt.weight_decay is {opt.weight_decay}: expected at least 0"
     )
-  if c.weights and not pathlib.Path(c.weights).exists():
-    raise errors.ConfigError(f"model.weights is {c.weights}: no such file")
 
 
 def network(config, num_classes: int) -> nn.Module:
@@ -360,7 +371,12 @@ def load(path: pathlib.Path) -> tuple[contracts.Config, Any]:
   """A run's config, and its best model's variables as arrays on one device."""
   config = configuration.of(disk.read_json(path / "config.json"))
   classes = disk.read_json(path / "dataset.json")["classes"]
-  like = abstract_variables(config, len(classes))
+  return config, restored(path, abstract_variables(config, len(classes)))
+
+
+def restored(path: pathlib.Path, like) -> dict:
+  """A run's best variables as arrays on one device; `like` has their shapes and
+  types. Raises ConfigError where there are none yet."""
   place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
   like = jax.tree.map(
     lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
@@ -369,7 +385,7 @@ def load(path: pathlib.Path) -> tuple[contracts.Config, Any]:
   with checkpoint.Best(path, "loss", read_only=True) as best:
     if not best.entry:
       raise errors.ConfigError(f"{path} has no model yet: no best.json")
-    return config, best.restore(like)
+    return best.restore(like)
 
 
 def files(path: pathlib.Path) -> list[str]:

@@ -184,9 +184,10 @@ def splits(dataset, data) -> Splits:
   return Splits(dataset.classes if known else (), **images)
 
 
-def check(data) -> None:
-  """Raises ConfigError for values of a config's `data` no set could take."""
-  errors.check_choice("data.fit", data.fit, FITS)
+def check(data, fits: Sequence[str] = FITS) -> None:
+  """Raises ConfigError for values of a config's `data` no set could take, or of
+  `fit` that the task cannot."""
+  errors.check_choice("data.fit", data.fit, fits)
   errors.check_choice("data.kernel", data.kernel, KERNELS)
   errors.check_choice("data.feed", data.feed, FEEDS)
   if data.train_images < 0:

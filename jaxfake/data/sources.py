@@ -1,6 +1,9 @@
-"""Sources: items by index, as features; and some of another's items."""
+"""Sources: items by index, as features; some of another's items, and several
+sources as one."""
 
+import bisect
 from collections.abc import Mapping, Sequence
+import itertools
 
 import numpy as np
 
@@ -65,6 +68,26 @@ class OfClasses(Subset):
     if name == "label":
       values = [self._classes.index(x) for x in values]
     return values
+
+
+class Joined:
+  """The items of several sources, one source after the other."""
+
+  def __init__(self, *sources):
+    self._sources = sources
+    self._ends = list(itertools.accumulate(map(len, sources)))
+
+  def __len__(self) -> int:
+    return self._ends[-1]
+
+  def __getitem__(self, i: int):
+    part = bisect.bisect_right(self._ends, i)
+    source = self._sources[part]
+    return source[i - self._ends[part] + len(source)]
+
+  def column(self, name: str) -> list:
+    """One fact of every item, where the sources have columns."""
+    return [x for source in self._sources for x in source.column(name)]
 
 
 NOTHING = Subset((), ())

@@ -1,4 +1,4 @@
-"""Temperature and threshold, fitted on validation images and on no others."""
+"""Temperature, curve and threshold, fitted on validation images alone."""
 
 from typing import cast
 
@@ -80,6 +80,22 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     return TEMPERATURES[1]
   root = cast(float, scipy.optimize.brentq(slope, low, high))
   return float(np.exp(root))
+
+
+def fit_logistic(
+  score: np.ndarray, labels: np.ndarray, weight: np.ndarray
+) -> tuple[float, float]:
+  """Slope and intercept of the logit of label 1 by a score (n,), of least
+  weighted log loss (Platt, 1999), lightly held back: where the classes do not
+  meet, no slope would be the last."""
+
+  def loss(x):
+    logit = x[0] * score + x[1]
+    each = np.logaddexp(0, logit) - labels * logit
+    return weight @ each + 1e-3 * x[0] ** 2
+
+  fit = scipy.optimize.minimize(loss, np.array([1.0, 0.0]))
+  return float(fit.x[0]), float(fit.x[1])
 
 
 def choose_threshold(labels: np.ndarray, score: np.ndarray) -> float:

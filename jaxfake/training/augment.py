@@ -107,6 +107,20 @@ def flip(key, x) -> jax.Array:
   return jnp.where(mirrored, x[:, :, ::-1], x)
 
 
+def turned(key, *images) -> list[jax.Array]:
+  """Images (b, s, s, c), mirrored and turned by quarters by chance: every row
+  its own way, all that are given alike."""
+  ways = (
+    lambda x: x[:, ::-1],
+    lambda x: x[:, :, ::-1],
+    lambda x: x.swapaxes(1, 2),
+  )
+  chosen = jax.random.bernoulli(key, shape=(3, len(images[0]), 1, 1, 1))
+  for way, rows in zip(ways, chosen, strict=True):
+    images = [jnp.where(rows, way(x), x) for x in images]
+  return list(images)
+
+
 AUGMENTATIONS = {
   "brightness": brightness,
   "contrast": contrast,

@@ -10,6 +10,7 @@ from jaxfake import configuration, data, errors
 from jaxfake.data import pipeline, tampered
 from jaxfake.data.phantom import anatomy
 from jaxfake.data.tampered import places
+from jaxfake.data.tampered.windows import Windows
 
 CONFIG = CONFIGS / "classifier.py:tiny"
 
@@ -68,6 +69,73 @@ def test_masks_reach_a_step_by_name_and_two_classes_do():
   # An untampered picture is compressed as well.
   plain = data.prepare(config()).source("train")[0]["image"]
   assert (dataset.source("train")[0]["image"] != plain).any()
+
+
+def test_leaky_splits_part_pairs_and_patients_and_say_so():
+  kept, leaky = (
+    data.prepare(config(**{"tampered.binary": True, "tampered.leaky": leaky}))
+    for leaky in (False, True)
+  )
+  parts = {x: leaky.source(x) for x in ("train", "val", "test")}
+  column = lambda name: {k: x.column(name) for k, x in parts.items()}
+  everything = lambda d: [i for x in parts for i in d.source(x).column("id")]
+  assert sorted(everything(leaky)) == sorted(everything(kept))
+  originals, patients = column("original"), column("patient")
+  assert set(originals["train"]) & set(originals["test"])
+  shared = set(patients["train"]) & set(patients["test"])
+  assert leaky.facts["patient_overlap"]["train-test"] == len(shared) > 0
+  assert kept.facts["patient_overlap"]["train-test"] == 0
+  for split, labels in column("label").items():
+    counts = leaky.facts["counts"][split]
+    assert [*counts.values()] == [labels.count(0), labels.count(1)]
+    assert leaky.facts["patients"][split] == len(set(patients[split]))
+  # An original, wherever it stands, is what it was.
+  plain = parts["test"].column("label").index(0)
+  item = parts["test"][plain]
+  assert item["id"] == parts["test"].column("id")[plain]
+  assert item["patient"] == patients["test"][plain]
+  split = next(x for x in parts if item["id"] in kept.source(x).column("id"))
+  before = kept.source(split)
+  same = before[before.column("id").index(item["id"])]
+  np.testing.assert_array_equal(item["image"], same["image"])
+
+
+def test_windows_are_pieces_at_their_own_resolution():
+  source = data.prepare(config()).source("train")
+  plain = Windows(source, 32, compressed=0.0, seed=0)
+  for i in range(12):
+    item, whole = plain[i], source[i]
+    assert item["image"].shape == item["mask"].shape == (32, 32, 1)
+    views = np.lib.stride_tricks.sliding_window_view(
+      whole["image"][..., 0], (32, 32)
+    )
+    ((y, x),) = np.argwhere((views == item["image"][..., 0]).all((2, 3)))
+    piece = whole["mask"][y : y + 32, x : x + 32]
+    np.testing.assert_array_equal(item["mask"], piece)
+    assert item["mask"].any() == bool(whole["label"])
+    np.testing.assert_array_equal(plain[i]["image"], item["image"])
+  other = Windows(source, 32, compressed=0.0, seed=1)
+  assert any((other[i]["image"] != plain[i]["image"]).any() for i in range(6))
+  pressed = Windows(source, 32, compressed=1.0, seed=0)
+  assert all((pressed[i]["image"] != plain[i]["image"]).any() for i in range(6))
+  np.testing.assert_array_equal(pressed[1]["mask"], plain[1]["mask"])
+
+
+def test_where_in_a_window_it_was_altered_tells_nothing():
+  source = data.prepare(config(**{"tampered.most_mm": 30.0})).source("train")
+  windows = (Windows(source, 24, compressed=0.0, seed=s) for s in range(3))
+  masks = [w[i]["mask"][..., 0] > 0 for w in windows for i in range(1, 120)]
+  middle = slice(6, 18)
+  share = np.mean([mask[middle, middle] for mask in masks])
+  assert share < 2 * np.mean(masks)
+
+
+def test_what_is_too_small_for_a_window_is_mirrored():
+  source = data.prepare(config()).source("train")
+  item, whole = Windows(source, 80, compressed=0.0, seed=0)[1], source[1]
+  for name in ("image", "mask"):
+    np.testing.assert_array_equal(item[name][:64, :64], whole[name])
+    np.testing.assert_array_equal(item[name][64:], item[name][48:64][::-1])
 
 
 def test_lesions_of_the_originals_are_taken_out():

@@ -3,8 +3,10 @@
 import csv
 import json
 import pathlib
+import re
+import shlex
 
-from places import CONFIGS
+from places import CONFIGS, ROOT
 import pytest
 
 from jaxfake import configuration, errors, main
@@ -30,6 +32,30 @@ def test_every_program_of_the_literature_is_in_the_plan():
   ten = {x for x, frozen in names if not frozen} - {"cnn", "reservoir"}
   assert ten >= {"vgg16", "inception_v3", "xception", "mobilenet_v1"}
   assert ten >= {"efficientnet_b0", "nasnet_mobile", "inception_resnet_v2"}
+
+
+def test_the_eight_of_tampering_run_on_both_splits():
+  """docs/tampering.md, Classifiers of whole pictures, names them."""
+  page = (ROOT / "docs/tampering.md").read_text()
+  commands = re.findall(r"^python.*comparison\.py.*tampered.*$", page, re.M)
+  plans = []
+  for command in commands:
+    flags = shlex.split(command)[2:]
+    c = configuration.parse(["", f"--config={CONFIG}", *flags[3:]])[0]
+    comparison.check(c)
+    plans.append(comparison.plan(c, pathlib.Path()))
+  kept, leaky = ({x.name for x in runs} for runs in plans)
+  frozen = ("densenet121", "densenet201", "resnet50", "resnet101", "vgg19")
+  assert (
+    kept
+    == leaky
+    == {
+      *("svm", "random_forest", "decision_tree"),
+      *(f"{name}_frozen" for name in frozen),
+    }
+  )
+  splits = [{x.config.data.tampered.leaky for x in runs} for runs in plans]
+  assert splits == [{False}, {True}]
 
 
 def test_seeds_budgets_and_changes_reach_the_runs():

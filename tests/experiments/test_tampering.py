@@ -10,8 +10,9 @@ from scipy import ndimage
 from jaxfake import errors, main
 from jaxfake.classifiers import inconsistency
 from jaxfake.configuration import parse
+from jaxfake.evaluation import localization
 from jaxfake.experiments import tampering
-from jaxfake.experiments.tampering import figures
+from jaxfake.experiments.tampering import maps
 from jaxfake.runtime import disk
 
 CONFIG = CONFIGS / "tampering.py:tiny"
@@ -31,7 +32,7 @@ def test_a_blob_without_noise_is_found_and_gray_levels_are_not():
   blurred = ndimage.gaussian_filter(picture, 3)
   altered = np.where(mask, blurred, picture).clip(0, 255).astype(np.uint8)
   found = inconsistency.evidence(altered)
-  got = figures.measured(found, mask)
+  got = localization.measured(found, mask, maps.THRESHOLDS)
   assert got["auc"] > 0.95 and got["hit"] and max(got["iou"]) > 0.6
   # The dark side has less noise, as the picture's own function predicts.
   plain = inconsistency.evidence(picture.clip(0, 255).astype(np.uint8))
@@ -40,26 +41,6 @@ def test_a_blob_without_noise_is_found_and_gray_levels_are_not():
   # What is saturated has no noise, and is no evidence.
   cut = np.where(mask, 255, picture.clip(0, 240)).astype(np.uint8)
   assert inconsistency.evidence(cut)[64:76, 94:106].max() == 0
-
-
-def test_figures_of_a_map_by_hand():
-  evidence = np.array([[0.0, 1.0], [1.0, 3.1]])
-  mask = np.array([[False, True], [False, True]])
-  got = figures.measured(evidence, mask)
-  assert got["auc"] == pytest.approx(3.5 / 4)
-  iou = dict(zip(figures.THRESHOLDS.tolist(), got["iou"], strict=True))
-  assert iou[0.0] == 0.5 and iou[3.0] == 0.5 and iou[3.25] == 0
-  assert iou[1.0] == pytest.approx(2 / 3, abs=1e-4)
-  assert (got["hit"], got["share"], got["peak"]) == (1.0, 0.5, 3.1)
-
-
-def test_intervals_are_over_patients():
-  values, patients = np.arange(40) % 2, np.arange(40) % 2
-  one = figures.interval(values, patients)
-  many = figures.interval(values, np.arange(40))
-  assert (one["low"], one["high"]) == (0, 1) and many["high"] < 0.7
-  all_hit = figures.interval(np.ones(10), np.arange(10), share=True)
-  assert all_hit["low"] == pytest.approx(0.025 ** (1 / 10))
 
 
 def test_the_experiment_runs_and_goes_on(tmp_path, monkeypatch, capsys):
@@ -79,8 +60,20 @@ def test_the_experiment_runs_and_goes_on(tmp_path, monkeypatch, capsys):
   assert len((path / "rows.jsonl").read_text().splitlines()) == 2
   assert main.main(argv) == 0
   result = json.loads((path / "result.json").read_text())
-  ways = {x["way"]: x for x in result["ways"] if x["delivery"] == "as it is"}
+  known = {
+    name: {
+      x["way"]: x
+      for x in localization.of(result["ways"], map=name, delivery="as it is")
+    }
+    for name in ("noise", "trained", "left out")
+  }
+  ways = known["noise"]
   assert len(ways) == 15 and ways["untampered"]["pictures"] == 6
+  assert known["trained"].keys() == ways.keys()
+  # One of its ways alone was left out.
+  assert known["left out"].keys() == {
+    *("untampered", "remove harmonic", "remove harmonic, touched up")
+  }
   plate = ways["remove biharmonic"]["pixel_auc"]
   assert plate["low"] > ways["untampered"]["pixel_auc"]["value"]
   assert {x["delivery"] for x in result["ways"]} == {
@@ -89,8 +82,16 @@ def test_the_experiment_runs_and_goes_on(tmp_path, monkeypatch, capsys):
   assert {x["mm"] for x in result["sizes"]} == {16, 40}
   assert {"containers", "shortcut_probe", "leaks"} <= result["audit"].keys()
   rows = disk.read_csv(path / "cells.csv")
-  mine = [float(x["auc"]) for x in rows if x["split"] == "test"]
-  assert len(mine) == 6 * (15 + 8 * 3)
+  test = localization.of(rows, split="test")
+  assert len(localization.of(test, map="noise")) == 6 * (15 + 8 * 3)
+  harmonic = dict(way="remove harmonic", delivery="as it is", map="left out")
+  mine = [float(x["auc"]) for x in localization.of(test, **harmonic)]
+  assert known["left out"]["remove harmonic"]["pixel_auc"][
+    "value"
+  ] == pytest.approx(np.mean(mine))
+  learnt = disk.read_json(path / "runs/without-remove-harmonic/config.json")
+  assert learnt["data"]["tampered"]["remove"] == "median,copy-move,biharmonic"
+  assert learnt["data"]["tampered"]["inject"] == ""
   for page in ("report.md", "report.html"):
     text = (path / page).read_text()
     assert "remove harmonic, touched up" in text and "AUC of pixels" in text
@@ -102,6 +103,9 @@ def test_the_experiment_runs_and_goes_on(tmp_path, monkeypatch, capsys):
   [
     ("--config.deliveries=JPEG 91", "deliveries is 'JPEG 91'"),
     ("--config.sizes_mm=(0.0,)", "expected one at least, and millimetres"),
+    ("--config.left_out=remove plate", "left_out is 'remove plate': expected"),
+    ("--config.localizer.window=9", "window is 9: expected a multiple"),
+    ("--config.data.tampered.leaky=True", "leaky is True: expected False"),
     ("--config.most=1", "most is 1: expected at least 2"),
     ("--config.data.name=phantom", "data.name is 'phantom': expected tampered"),
   ],
@@ -109,4 +113,13 @@ def test_the_experiment_runs_and_goes_on(tmp_path, monkeypatch, capsys):
 def test_mistakes_are_refused_by_name(flag, message):
   config = parse(["", f"--config={CONFIG}", flag])[0]
   with pytest.raises(errors.ConfigError, match=message.replace("(", r"\(")):
+    tampering.check(config)
+
+
+def test_the_only_method_of_a_kind_cannot_be_left_out():
+  flags = ["--config.data.tampered.inject=nodule"]
+  flags += ["--config.left_out=inject nodule"]
+  config = parse(["", f"--config={CONFIG}", *flags])[0]
+  message = "left_out is 'inject nodule': expected another method to inject"
+  with pytest.raises(errors.ConfigError, match=message):
     tampering.check(config)

@@ -88,3 +88,17 @@ def test_some_images_are_augmented_each_by_chance():
     assert abs(found.mean() - 0.3) < 0.08
   # Each by itself; a shift of none is 1 of 25.
   assert abs((brighter & moved).mean() - 0.09) < 0.05
+
+
+def test_turned_rows_take_all_eight_ways_and_masks_go_along():
+  x = jnp.tile(jnp.arange(16.0).reshape(1, 4, 4, 1), (64, 1, 1, 1))
+  y, mask = augment.turned(jax.random.key(0), x, 2 * x)
+  np.testing.assert_array_equal(mask, 2 * y)
+  square = np.arange(16).reshape(4, 4)
+  ways = {
+    np.rot90(flipped, k).tobytes()
+    for flipped in (square, square.T)
+    for k in range(4)
+  }
+  found = {np.asarray(row[..., 0], int).tobytes() for row in y}
+  assert found == ways

@@ -1,7 +1,8 @@
 """Radiographs as they are, with a lesion put in, and with one taken out.
 
 Of each original there is one item a class, in the same split, so that a
-picture's pairs stay together. What could tell them apart without looking at
+picture's pairs stay together; but with `leaky`, to see what other splits in the
+literature hide. What could tell them apart without looking at
 the region is taken away: all are decoded, altered or not at the size they
 have, compressed alike (`jpeg`) and fitted to one size by the same kernel.
 Items have a `mask`, 255 where they were altered.
@@ -12,13 +13,14 @@ taken out; elsewhere a place in the lungs is filled, whatever is there.
 """
 
 import hashlib
+import itertools
 import json
 
 import numpy as np
 
 from jaxfake import data as datasets
 from jaxfake import errors
-from jaxfake.data import deliveries, folders
+from jaxfake.data import deliveries, folders, sources
 from jaxfake.data import patients as whose
 
 ABOUT = "originals of a source beside the same with a region altered"
@@ -180,31 +182,46 @@ def prepare(data) -> datasets.Dataset:
   own = data.tampered
   check(own)
   real = originals(data)
-  sources = {
-    split: Source(real.source(split), own.to_dict())
+  given = {
+    split: real.source(split)
     for split in folders.SPLITS
     if split in real.facts["counts"]
   }
-  facts = _facts(data, real, sources)
-  read = sources.__getitem__
+  if own.leaky:
+    parts = leaked(Source(sources.Joined(*given.values()), own.to_dict()))
+  else:
+    parts = {split: Source(x, own.to_dict()) for split, x in given.items()}
+  facts, read = _facts(data, real, parts), parts.__getitem__
   return datasets.Dataset(data.name, classes(own), facts, read, real.litter)
 
 
-def _facts(data, real, sources) -> dict:
+def leaked(source: Source) -> dict[str, sources.Subset]:
+  """All items of a source, each in the split of its own name: a patient, and
+  even a picture and the same altered, stand in several."""
+  splits = [folders.split_of(name) for name in source.column("id")]
+  return {
+    split: sources.Subset(
+      source, [i for i, x in enumerate(splits) if x == split]
+    )
+    for split in folders.SPLITS
+    if split in splits
+  }
+
+
+def _facts(data, real, parts) -> dict:
   own = data.tampered.to_dict()
   made_of = json.dumps([real.facts["content_sha256"], own], sort_keys=True)
   digest = hashlib.sha256(made_of.encode()).hexdigest()
   each = classes(own)
-  counts, unknown = {}, {}
-  for split, source in sources.items():
-    counts[split] = {name: len(source) // len(each) for name in each}
-    unknown[split] = sum(
-      not whose.known(name) for name in source.column("patient")
-    )
+  counts, unknown, patients = {}, {}, {}
+  for split, source in parts.items():
+    labels = source.column("label")
+    counts[split] = {name: labels.count(i) for i, name in enumerate(each)}
+    names = source.column("patient")
+    unknown[split] = sum(not whose.known(name) for name in names)
+    patients[split] = set(names)
   same = (
     "split",
-    "patients",
-    "patient_overlap",
     "patients_by",
     "kept_together",
     "too_alike",
@@ -218,6 +235,11 @@ def _facts(data, real, sources) -> dict:
     "content_sha256": digest,
     "classes": list(each),
     "counts": counts,
+    "patients": {split: len(names) for split, names in patients.items()},
     "patients_unknown": unknown,
+    "patient_overlap": {
+      f"{a}-{b}": len(patients[a] & patients[b])
+      for a, b in itertools.combinations(patients, 2)
+    },
     "originals": real.facts,
   } | {name: real.facts[name] for name in same}

@@ -1,15 +1,17 @@
-"""How well altered regions are found by their noise, without learning.
+"""How well altered regions are found: by their noise, without learning, and by
+networks that learnt from masks, of this method or only of the others.
 
 Each of the test originals is altered by every method in turn, at one of
 several sizes, with and without noise touched up, and delivered in several ways.
-A map of missing noise (classifiers/inconsistency) then says where. Beside them
-stand the originals themselves, scored as if they were altered at the same
-places: lungs have more detail than the rest of a picture, so chance is not an
-AUC of .5.
+A map of missing noise (classifiers/inconsistency) then says where, and so do
+maps of localizers (classifiers/localizer). Beside them stand the originals
+themselves, scored as if they were altered at the same places: lungs have more
+detail than the rest of a picture, so chance is not an AUC of .5.
 
 report.html, report.md, pictures/   to read
 cells.csv                           every picture's figures
 result.json                         all figures, and the audit for leaks
+runs/                               the localizers
 rows.jsonl                          what is done so far: not done again by the
                                     same command after an interruption
 """
@@ -20,9 +22,8 @@ import pathlib
 import numpy as np
 
 from jaxfake import errors
-from jaxfake.classifiers import inconsistency
 from jaxfake.data import deliveries, matching, pipeline, sources, tampered, work
-from jaxfake.experiments.tampering import figures, report
+from jaxfake.experiments.tampering import figures, maps, report
 from jaxfake.experiments.tampering.ways import names, place, ways
 from jaxfake.runtime import disk, progress
 from jaxfake.training import workdir
@@ -50,26 +51,37 @@ def check(config) -> None:
       f"data.name is {config.data.name!r}: expected tampered, with"
       " data.tampered.binary"
     )
+  if config.data.tampered.leaky:
+    raise errors.ConfigError(
+      "data.tampered.leaky is True: expected False, or localizers would learn"
+      " from test pictures"
+    )
+  maps.check(config)
 
 
 def run(config, path: pathlib.Path, train) -> int:
-  """Does all of it and writes the report; returns 0."""
-  del train  # Nothing is learnt.
+  """Does all of it and writes the report; returns an exit code."""
   check(config)
   pipeline.check(config.data)
   with workdir.begun(config, path) as (folder, dataset):
+    if code := maps.train(config, path, train):
+      return code
+    noise, trained = maps.noise(config), maps.trained(config, path)
     originals = tampered.originals(config.data)
     parts = {
       "val": spread(originals.source("val"), config.most_val),
       "test": spread(originals.source("test"), config.most),
     }
-    rows = scored(config, parts, path / "rows.jsonl")
+    # Localizers have settled their thresholds on validation themselves.
+    shown = {"val": [noise], "test": [noise, *trained]}
+    rows = scored(config, parts, shown, path / "rows.jsonl")
     outcome = figures.figures(config, rows)
     outcome["audit"] = figures.audit(config, dataset)
     disk.write_csv(path / "cells.csv", [flat(row) for row in rows])
     folder.finish(0, outcome, {})
     result = disk.read_json(path / "result.json")
-    progress.say(report.write(config, path, parts["test"], result))
+    text = report.write(config, path, parts["test"], result, shown["test"])
+    progress.say(text)
   return 0
 
 
@@ -83,9 +95,9 @@ def flat(row: dict) -> dict:
   return {k: v for k, v in row.items() if k != "iou"}
 
 
-def scored(config, parts: dict, path: pathlib.Path) -> list[dict]:
-  """A row for each original, way and delivery; those done are kept in `path`,
-  a line an original."""
+def scored(config, parts: dict, shown: dict, path: pathlib.Path) -> list[dict]:
+  """A row for each original, way, delivery and map that is `shown` the split;
+  those done are kept in `path`, a line an original."""
   done = {(x["split"], x["at"]): x["rows"] for x in disk.read_lines(path)}
   text = "".join(
     json.dumps({"split": split, "at": at, "rows": rows}) + "\n"
@@ -99,7 +111,7 @@ def scored(config, parts: dict, path: pathlib.Path) -> list[dict]:
     for split, source in parts.items():
       for at in range(len(source)):
         if (split, at) not in done:
-          rows = of_original(config, source, at, split)
+          rows = of_original(config, source, at, split, shown[split])
           line = {"split": split, "at": at, "rows": rows}
           file.write(json.dumps(line) + "\n")
           file.flush()
@@ -112,8 +124,8 @@ def rows_of(done: dict, split: str) -> list[dict]:
   return [row for key in sorted(done) if key[0] == split for row in done[key]]
 
 
-def of_original(config, source, at: int, split: str) -> list[dict]:
-  """The rows of one original."""
+def of_original(config, source, at: int, split: str, shown: list) -> list[dict]:
+  """The rows of one original, by some maps."""
   item, here, rows = source[at], place(config, source, at), []
   for way in ways(config):
     pixels, mask = here.altered(way)
@@ -122,17 +134,15 @@ def of_original(config, source, at: int, split: str) -> list[dict]:
       seen = deliveries.DELIVERIES[name](pixels)
       if (where := fitted(name, mask, seen.shape)) is None:
         continue
-      rows.append(
-        {
-          "split": split,
-          "id": item["id"],
-          "patient": item["patient"],
-          "way": str(way),
-          "delivery": name,
-          "mm": here.mm,
-        }
-        | figures.measured(inconsistency.evidence(seen, config.block), where)
-      )
+      about = {
+        "split": split,
+        "id": item["id"],
+        "patient": item["patient"],
+        "way": str(way),
+        "delivery": name,
+        "mm": here.mm,
+      }
+      rows += [about | x.measured(seen, where) for x in shown if x.sees(way)]
   return rows
 
 

@@ -1,0 +1,464 @@
+"""The family `localizer`: a map of where a radiograph was altered, learnt from
+masks (data.name=tampered).
+
+A fully convolutional network (models/localizer) learns from windows of pictures
+at their own resolution, some of them compressed. Its loss is the logistic loss
+of pixels, in which the few altered ones of a batch weigh as much as the others
+(Xie and Tu, 2015, arXiv:1504.06375, equation 2). The weights of the smallest
+loss on validation windows are kept.
+
+Whole pictures are then mapped as they are. A picture's score is the mean of the
+highest 0.5 % of its map. On validation pictures are settled the logit above
+which a pixel counts as altered, by the mean IoU, and what a score says of a
+picture.
+"""
+
+from collections.abc import Callable, Sequence
+import dataclasses
+import functools
+import pathlib
+from typing import Any
+
+from flax import struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import scipy.special
+
+from jaxfake import configuration, errors
+from jaxfake.classifiers import detector, neural, overlay
+from jaxfake.data import matching, pipeline, sources, tampered, work
+from jaxfake.data import patients as whose
+from jaxfake.data.tampered.windows import Windows
+from jaxfake.evaluation import calibration, localization, report
+from jaxfake.evaluation.verdicts import verdicts
+from jaxfake.models import localizer as models
+from jaxfake.nn import layers
+from jaxfake.runtime import disk, xla
+from jaxfake.training import augment, loop
+from jaxfake.training.task import Task, schedule
+
+CONFIG = "localizer.py"
+FITS = (pipeline.NATIVE,)
+CLASSES = "real", "fake"
+THRESHOLDS = np.arange(-5, 15, 0.25)  # Of a pixel's logit.
+FADE = 2.0  # A map is drawn from so much below the threshold.
+BETWEEN = "between the thresholds"
+# A picture's sides are rounded up to such multiples of pixels: few shapes are
+# compiled. What is larger than a tile is mapped by several.
+ROUNDED, TILE = 64, 1024
+EXAMPLES = 8  # Test pictures whose maps are drawn.
+
+
+class State(struct.PyTreeNode):
+  """Whatever must survive a restart."""
+
+  step: jax.Array
+  seed: jax.Array  # Not a constant, so that seeds share a compiled program.
+  params: Any
+  batch_stats: Any
+  opt: Any
+
+
+def check(config) -> None:
+  """Raises ConfigError for values no run could use."""
+  errors.check_choice("dtype", config.dtype, layers.DTYPES)
+  if config.data.name != "tampered":
+    raise errors.ConfigError(
+      f"data.name is {config.data.name!r}: task localizer learns from the masks"
+      " of tampered"
+    )
+  tampered.check(config.data.tampered)
+  multiple = models.MULTIPLE
+  if config.window < 4 * multiple or config.window % multiple:
+    raise errors.ConfigError(
+      f"window is {config.window}: expected a multiple of {multiple} pixels, at"
+      f" least {4 * multiple}"
+    )
+  for field in ("most", "most_val"):
+    if config[field] < 2:
+      raise errors.ConfigError(
+        f"{field} is {config[field]}: expected at least 2"
+      )
+  if not 0 <= config.compressed <= 1:
+    raise errors.ConfigError(
+      f"compressed is {config.compressed}: expected a share, 0 to 1"
+    )
+  if config.model.width < 1:
+    raise errors.ConfigError(
+      f"model.width is {config.model.width}: expected at least 1"
+    )
+  neural.check_optimiser(config.opt)
+
+
+def network(config) -> models.Localizer:
+  return models.Localizer(config.model.width, layers.DTYPES[config.dtype])
+
+
+def scorer(config) -> Callable:
+  """`logits(variables, image)`, uint8 (b, h, w, 1) to float32 (b, h, w)."""
+  net = network(config)
+  return lambda variables, image: net.apply(
+    variables, image.astype(jnp.float32), train=False
+  )
+
+
+def losses(logits: jax.Array, mask: jax.Array) -> jax.Array:
+  """Of each picture (b, 4): the sum of the logistic losses of altered pixels,
+  how many there are, and the same of all others; of logits (b, h, w) and mask
+  uint8 (b, h, w, 1)."""
+  altered = (mask[..., 0] > 0).astype(jnp.float32)
+  parts = []
+  for which, sign in ((altered, -1), (1 - altered, 1)):
+    parts += [which * jax.nn.softplus(sign * logits), which]
+  return jnp.stack(parts, -1).sum((1, 2))
+
+
+def balanced(parts) -> jax.Array:
+  """The loss of some pictures, from their `losses` (b, 4): half the mean over
+  altered pixels and half that over the others."""
+  lost, count, lost_elsewhere, elsewhere = parts.sum(0)
+  # A batch may have no altered pixel.
+  return (lost / jnp.maximum(count, 1) + lost_elsewhere / elsewhere) / 2
+
+
+def prepare(config, splits, run) -> Callable[[], int]:
+  """What trains the network and returns an exit code, ready to be called.
+
+  Raises DataError where a split lacks altered pictures, or others.
+  """
+  for name in ("train", "val", "test"):
+    source = getattr(splits, name)
+    labels = set(source.column("label")) if len(source) else set()
+    if not (0 in labels and labels - {0}):
+      raise errors.DataError(
+        f"{name} has classes {sorted(labels)} of {', '.join(splits.classes)}:"
+        " expected pictures as they are and altered ones in train, val and test"
+        " (data.split=patient makes splits)"
+      )
+  train = Windows(splits.train, config.window, config.compressed, config.seed)
+  steps = schedule(config, len(train)).total
+  return lambda: loop.train(config, make(config, splits, steps), train, run)
+
+
+def make(config, splits, steps: int) -> Task:
+  """The task of learning the masks of `splits`, in so many steps."""
+  learning = Learning(config, splits, steps)
+  return Task(
+    learning.init,
+    learning.step,
+    learning.evaluate,
+    learning.preview,
+    model=variables,
+    best="loss",
+    conclude=learning.conclude,
+  )
+
+
+def variables(state: State) -> dict:
+  """What is kept, and maps."""
+  return {"params": state.params, "batch_stats": state.batch_stats}
+
+
+class Learning:
+  """The functions of a task, of one configuration and one data set."""
+
+  def __init__(self, config, splits, steps: int):
+    self._config, self._splits = config, splits
+    self._net = network(config)
+    self._score = xla.jit(scorer(config))
+    self._losses = jax.jit(losses)
+    self._opt = neural.optimiser(config, steps)
+
+  @functools.cached_property
+  def _val(self) -> sources.Rows:
+    """Validation windows, made once."""
+    c = self._config
+    windows = Windows(self._splits.val, c.window, c.compressed, c.seed)
+    return sources.Rows(**pipeline.arrays(windows))
+
+  def init(self, key: jax.Array) -> State:
+    x = jnp.zeros((1, self._config.window, self._config.window, 1))
+    start = self._net.init(key, x, train=False)
+    return State(
+      jnp.zeros((), jnp.int32),
+      jnp.uint32(self._config.seed),
+      start["params"],
+      start["batch_stats"],
+      self._opt.init(start["params"]),
+    )
+
+  def step(self, state: State, batch) -> tuple[State, dict[str, jax.Array]]:
+    key = jax.random.fold_in(jax.random.key(state.seed), state.step)
+    image, mask = augment.turned(key, batch["image"], batch["mask"])
+
+    def loss(params):
+      logits, changed = self._net.apply(
+        variables(state) | {"params": params},
+        image.astype(jnp.float32),
+        train=True,
+        mutable=["batch_stats"],
+      )
+      return balanced(losses(logits, mask)), changed["batch_stats"]
+
+    grad = jax.value_and_grad(loss, has_aux=True)
+    (value, stats), gradient = grad(state.params)
+    updates, opt = self._opt.update(gradient, state.opt, state.params)
+    params = optax.apply_updates(state.params, updates)
+    new = State(state.step + 1, state.seed, params, stats, opt)
+    return new, {"loss": value, "gradient": optax.tree.norm(gradient)}
+
+  def preview(self, state: State, gather: Callable) -> dict[str, np.ndarray]:
+    """Validation windows, their masks, and what the network says."""
+    count = min(EXAMPLES, len(self._val))
+    some = sources.Subset(self._val, np.arange(count) * len(self._val) // count)
+    logits = gather(lambda batch: self._logits(state, batch), some)
+    columns = []
+    for i in range(count):
+      said = np.rint(255 * scipy.special.expit(logits[i])).astype(np.uint8)
+      shown = *(some[i][name][..., 0] for name in ("image", "mask")), said
+      columns.append(np.concatenate(shown))
+    return {"preview": np.concatenate(columns, 1)}
+
+  def _logits(self, state: State, batch) -> jax.Array:
+    return self._score(variables(state), batch["image"])
+
+  def evaluate(self, state: State, gather: Callable) -> dict[str, float]:
+    """The loss of validation windows, and the mean AUC of pixels of those in
+    which something was altered."""
+
+    def scored(batch):
+      logits = self._logits(state, batch)
+      return logits, self._losses(logits, batch["mask"])
+
+    logits, parts = gather(scored, self._val)
+    masks = (self._val[i]["mask"][..., 0] > 0 for i in range(len(logits)))
+    auc = [
+      localization.measured(x, mask, THRESHOLDS)["auc"]
+      for x, mask in zip(logits, masks, strict=True)
+      if mask.any() and not mask.all()
+    ]
+    return {"loss": float(balanced(parts)), "pixel_auc": float(np.mean(auc))}
+
+  def conclude(self, model, gather: Callable) -> dict:
+    del gather  # Pictures have sizes of their own: every host maps all.
+    score = functools.partial(self._score, jax.device_get(model))
+    c, splits = self._config, self._splits
+    parts = {
+      "val": spread(splits.val, c.most_val),
+      "test": spread(splits.test, c.most),
+    }
+    rows = {name: scored(score, source) for name, source in parts.items()}
+    settled, chosen = settle(rows["val"])
+    heatmap = lambda gray: settled.shown(mapped(score, gray))
+    return {
+      "calibration": dataclasses.asdict(settled),
+      "counts": {
+        name: {"images": len(x), "patients": len({r["patient"] for r in x})}
+        for name, x in rows.items()
+      },
+      "ways": by_way(rows["test"], chosen),
+      "maps": examples(heatmap, parts["test"]),
+      "predictions": [
+        predicted(name, row, settled, chosen)
+        for name, x in rows.items()
+        for row in x
+      ],
+    }
+
+
+def spread(source, most: int) -> sources.Subset:
+  """At most so many items, altered and not in equal parts, evenly over a
+  source."""
+  altered = np.array(source.column("label")) > 0
+  chosen = []
+  for those in (np.flatnonzero(altered), np.flatnonzero(~altered)):
+    chosen += matching.evenly(those, min(most // 2, len(those))).tolist()
+  return sources.Subset(source, sorted(chosen))
+
+
+def mapped(score: Callable, gray: np.ndarray, tile: int = TILE) -> np.ndarray:
+  """Logits (h, w) of a picture uint8 (h, w), by `score(uint8 (1, h', w', 1))`.
+
+  The picture is mirrored at its borders, and mapped by tiles that overlap as
+  far as a pixel sees: the same as at once, in bounded memory.
+  """
+  inner = [min(tile, -(-n // ROUNDED) * ROUNDED) for n in gray.shape]
+  ends = [
+    -(-n // side) * side for n, side in zip(gray.shape, inner, strict=True)
+  ]
+  reach = models.REACH
+  pads = [(reach, reach + e - n) for n, e in zip(gray.shape, ends, strict=True)]
+  padded = np.pad(gray, pads, "symmetric")
+  logits = np.empty(ends, np.float32)
+  for top in range(0, ends[0], inner[0]):
+    for left in range(0, ends[1], inner[1]):
+      bottom, right = top + inner[0], left + inner[1]
+      part = padded[top : bottom + 2 * reach, left : right + 2 * reach]
+      seen = np.asarray(score(part[None, ..., None]))[0]
+      logits[top:bottom, left:right] = seen[reach:-reach, reach:-reach]
+  return logits[: gray.shape[0], : gray.shape[1]]
+
+
+def scored(score: Callable, source) -> list[dict]:
+  """A row for each whole picture of a tampered source."""
+  rows = []
+  with work.shown("pictures mapped", len(source)) as advance:
+    for i in range(len(source)):
+      item = source[i]
+      logits = mapped(score, item["image"][..., 0])
+      mask = item["mask"][..., 0] > 0
+      row = {name: item[name] for name in ("id", "patient", "label")}
+      row["way"] = item["method"] + ", touched up" * item["touch_up"]
+      row["score"] = localization.top(logits)
+      if mask.any():
+        row |= localization.measured(logits, mask, THRESHOLDS)
+      rows.append(row)
+      advance()
+  return rows
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+  """From a map to what is drawn, from a score to a probability and a
+  verdict."""
+
+  threshold: float  # A pixel's logit from which on it counts as altered.
+  slope: float  # Of the logit of an altered picture, by its score.
+  intercept: float
+  real_at_most: float  # Probabilities.
+  fake_at_least: float
+
+  def shown(self, logits: np.ndarray) -> np.ndarray:
+    """Logits as a map to draw: 1 at the threshold, 0 at FADE below it."""
+    return (logits - self.threshold) / FADE + 1
+
+  def probability(self, score) -> np.ndarray:
+    """Of an altered picture, by scores (n,)."""
+    return scipy.special.expit(self.slope * np.asarray(score) + self.intercept)
+
+
+def settle(rows: list[dict]) -> tuple[Rule, int]:
+  """What validation's rows say, and which of THRESHOLDS is the best."""
+  altered = np.array([x["label"] > 0 for x in rows])
+  chosen = localization.best([x for x in rows if x["label"]])
+  score = np.array([x["score"] for x in rows])
+  weight = 0.5 / np.where(altered, altered.sum(), (~altered).sum())
+  curve = calibration.fit_logistic(score, altered, weight)
+  settled = Rule(float(THRESHOLDS[chosen]), *curve, 0.0, 1.0)
+  ends = calibration.choose_uncertain(
+    altered.astype(int), settled.probability(score)
+  )
+  low, high = ends
+  return (
+    dataclasses.replace(settled, real_at_most=low, fake_at_least=high),
+    chosen,
+  )
+
+
+def by_way(rows: list[dict], chosen: int) -> list[dict]:
+  """A row of figures for each way of altering, and one for all of them."""
+  reals = localization.of(rows, label=0)
+  altered = [x for x in rows if x["label"]]
+  table = []
+  for way in ("all", *sorted({x["way"] for x in altered})):
+    those = altered if way == "all" else localization.of(altered, way=way)
+    table.append({"way": way} | localization.summary(those, chosen, reals))
+  return table
+
+
+def predicted(split: str, row: dict, settled: Rule, chosen: int) -> dict:
+  """A line of predictions.csv; figures of pixels where any were altered."""
+  altered = "auc" in row
+  return {
+    "split": split,
+    "id": row["id"],
+    "patient": row["patient"],
+    "way": row["way"],
+    "score": f"{row['score']:.6g}",
+    "p_fake": f"{settled.probability(row['score']):.6g}",
+    "pixel_auc": f"{row['auc']:.4f}" if altered else "",
+    "iou": f"{row['iou'][chosen]:.4f}" if altered else "",
+    "peak_in_mask": int(row["hit"]) if altered else "",
+  }
+
+
+def examples(heatmap: Callable, source) -> np.ndarray:
+  """Altered test pictures about the mask: as they are, with the mask's outline
+  and under the map. uint8 (h, w, 3)."""
+  altered = np.flatnonzero(source.column("label"))
+  count = min(EXAMPLES, len(altered))
+  strips = []
+  for i in altered[np.arange(count) * len(altered) // count]:
+    item = source[int(i)]
+    gray, mask = item["image"][..., 0], item["mask"][..., 0] > 0
+    strips.append(overlay.strip(gray, mask, heatmap(gray)))
+  return np.concatenate(strips)
+
+
+@dataclasses.dataclass(frozen=True)
+class Detector:
+  """A trained localizer: whole pictures to verdicts and maps."""
+
+  score: Callable
+  rule: Rule
+
+  classes = CLASSES
+  canonical = staticmethod(detector.whole)
+
+  def judge(self, images: Sequence[np.ndarray]) -> list[dict]:
+    """Of uint8 (h, w) each: p_fake, here of an altered picture, verdict and
+    reason."""
+    scores = [localization.top(mapped(self.score, x)) for x in images]
+    p_fake = self.rule.probability(scores)
+    ends = self.rule.real_at_most, self.rule.fake_at_least
+    return [
+      {
+        "p_fake": float(p),
+        "verdict": verdict,
+        "reason": BETWEEN if verdict == "uncertain" else None,
+      }
+      for p, verdict in zip(p_fake, verdicts(p_fake, ends), strict=True)
+    ]
+
+  def about(self) -> dict:
+    """What a list of verdicts says of it."""
+    low, high = self.rule.real_at_most, self.rule.fake_at_least
+    return {"name": "localizer", "real_at_most": low, "fake_at_least": high}
+
+  def map(self, gray: np.ndarray) -> np.ndarray:
+    """Where a picture uint8 (h, w) looks altered: float32 (h, w), at or above 1
+    where a pixel counts as altered, at or below 0 where nothing is drawn."""
+    return self.rule.shown(mapped(self.score, gray))
+
+
+def files(path: pathlib.Path) -> list[str]:
+  """The names of what `load` reads in a run's folder, beside result.json."""
+  return neural.files(path)
+
+
+def load(path: pathlib.Path) -> Detector:
+  """Of a finished run's folder. Raises ConfigError where it has no model."""
+  xla.require_devices()
+  path = pathlib.Path(path)
+  result = disk.read_json(path / "result.json")
+  config = configuration.of(result["config"])
+  x = jnp.zeros((1, config.window, config.window, 1))
+  init = functools.partial(network(config).init, train=False)
+  model = neural.restored(path, jax.eval_shape(init, jax.random.key(0), x))
+  score = functools.partial(xla.jit(scorer(config)), model)
+  return Detector(score, Rule(**result["calibration"]))
+
+
+def summary(path: pathlib.Path, result: dict) -> str:
+  """What a finished run reached and where everything is."""
+  note = whose.unknown(result["dataset"])
+  test = result["counts"]["test"]
+  table = report.markdown([localization.shown(row) for row in result["ways"]])
+  return (
+    f"{test['images']} test pictures of {test['patients']} patients"
+    + f" ({note})" * bool(note)
+    + f":\n{table}\n  {path}/result.json, {path}/predictions.csv,"
+    f" {path}/pictures"
+  )
