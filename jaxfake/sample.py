@@ -111,7 +111,9 @@ def ordered(args) -> Order:
     )
   if args.name is not None:
     errors.check_choice("--class", args.name, generator.classes)
-  key = given(generator, args) if args.folder else None
+  files = given(generator, args) if args.folder else None
+  if args.count is None:
+    args.count = len(files or ())
   devices = jax.local_device_count()
   facts = {
     "model": generator.name,
@@ -119,17 +121,17 @@ def ordered(args) -> Order:
     "seed": args.seed,
     "synthetic": True,
   }
-  if key:
-    facts["from"] = key
+  if files:
+    generator.give(files)
+    facts["from"] = files.fingerprint()
   labels = labels_of(generator.classes, args.name, args.count)
   origins = originals(generator, args, labels)
   batch = -(-args.batch // devices) * devices
   return Order(generator, labels, origins, facts, args.seed, batch)
 
 
-def given(generator, args) -> str:
-  """Gives a translator the files of --from, and --count their number; returns
-  their fingerprint. Raises ConfigError, DataError."""
+def given(generator, args):
+  """The files of --from, for a translator. Raises ConfigError, DataError."""
   from jaxfake.data import plain_folder
 
   if not hasattr(generator, "give"):
@@ -143,14 +145,11 @@ def given(generator, args) -> str:
       f" {', '.join(generator.classes)}: what its images are made into"
     )
   files = plain_folder.PlainFolder(args.folder, "--from")
-  if args.count is None:
-    args.count = len(files)
-  if args.count > len(files):
+  if args.count is not None and args.count > len(files):
     raise errors.ConfigError(
       f"--count {args.count}: --from {args.folder} has {len(files)} files"
     )
-  generator.give(files)
-  return files.fingerprint()
+  return files
 
 
 def originals(generator, args, labels) -> list[dict]:

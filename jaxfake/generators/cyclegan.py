@@ -117,6 +117,10 @@ def networks(config) -> tuple[cyclegan.Generator, cyclegan.Discriminator]:
   return cyclegan.networks(config.model, layers.DTYPES[config.dtype])
 
 
+def applied(net, params, x: jax.Array) -> Any:
+  return net.apply({"params": params}, x)
+
+
 def optimiser(config) -> optax.GradientTransformation:
   """Adam, whose rate falls evenly to 0 in the second half: section 4."""
   opt, total = config.opt, config.total_steps
@@ -202,12 +206,12 @@ def stepper(config) -> Callable:
 
   def g_loss(params, d_params, x):
     """The terms' sum, the terms, and the fakes of each class."""
-    make = lambda k, of: generator.apply({"params": params[k]}, of)
+    make = lambda k, of: applied(generator, params[k], of)
     # Rows do not see each other: one pass makes fakes and identities.
     passes = [apart(make(k, interleaved(x[1 - k], x[k]))) for k in BOTH]
     fakes, same = zip(*passes, strict=True)
     back = [make(k, fakes[1 - k]) for k in BOTH]
-    score = lambda k: discriminator.apply({"params": d_params[k]}, fakes[k])
+    score = lambda k: applied(discriminator, d_params[k], fakes[k])
     terms = {
       "adversarial": sum(square(score(k) - 1) for k in BOTH),
       "cycle": config.cycle * sum(error(back[k], x[k]) for k in BOTH),
@@ -217,12 +221,10 @@ def stepper(config) -> Callable:
 
   def d_loss(params, x, fakes):
     """The loss, halved as in section 7.1, and its mean scores."""
-    scores = [
-      apart(
-        discriminator.apply({"params": params[k]}, interleaved(x[k], fakes[k]))
-      )
-      for k in BOTH
-    ]
+    judge = lambda k: applied(
+      discriminator, params[k], interleaved(x[k], fakes[k])
+    )
+    scores = [apart(judge(k)) for k in BOTH]
     loss = sum(square(real - 1) + square(fake) for real, fake in scores) / 2
     means = jnp.array([[x.mean() for x in pair] for pair in scores]).mean(0)
     return loss, {"d_loss": loss, "d_real": means[0], "d_fake": means[1]}
@@ -267,7 +269,7 @@ def translating(config) -> Callable:
 
   def translate(params, x, label):
     # Both ways, since a batch may have both: one is thrown away.
-    made = [generator.apply({"params": p}, x) for p in params]
+    made = [applied(generator, p, x) for p in params]
     return jnp.where(label[:, None, None, None] == 1, made[1], made[0])
 
   return translate

@@ -52,7 +52,13 @@ class Generator(nn.Module):
     return jnp.tanh(windows.wide(x))
 
   def convolve(
-    self, x, width: int, side: int, stride=1, padding="VALID", use_bias=False
+    self,
+    x,
+    width: int,
+    side: int,
+    stride: int = 1,
+    padding: windows.Padding = "VALID",
+    use_bias: bool = False,
   ) -> jax.Array:
     return conv.Conv(
       width,
