@@ -41,14 +41,15 @@ def get_config(arg=""):
   c.model.conditional = False  # On the class.
 
   c.opt = dict(lr=2e-3, b1=0.0, b2=0.99)
-  # R1, half the paper's gamma; at one step in so many.
-  # A CPU computes it at all steps (see xla.cond), so there it is used at all.
+  # R1, half the paper's gamma, one step in so many. A CPU would compute it at
+  # the other steps too (see xla.cond), so `:quick` has it at all of them.
   c.r1 = dict(weight=0.05, every=2 if tiny else 1 if quick else 16)
   # Path length regularisation, 2 in the authors' code; 0: none.
   c.path = dict(weight=0.0, every=8, decay=0.99)
-  # ADA: p rises from 0 to 1 in so many images while more than the target of
-  # the reals are told, and falls while fewer are.
+  # What the discriminator sees with probability p, of dcgan.py's; "": nothing.
   c.augment = "brightness" if tiny else "affine,brightness,contrast"
+  # ADA: every so many steps p rises where the mean sign of the real images'
+  # logits is above the target, else it falls; 0 to 1 takes so many images.
   c.ada = dict(target=0.6, every=4, images=500_000)
   # Decay of the averaged generator, which sampling uses.
   c.ema = 0.99 if quick else 0.998

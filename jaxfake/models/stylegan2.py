@@ -91,7 +91,8 @@ def modulated(
   unit norm. A convolution is linear in both, so it is the same to scale what
   goes in and what comes out of one that all images share.
   """
-  scale = lax.rsqrt(style**2 @ (kernel**2).sum((0, 1)) + TINY)  # (b, o)
+  squares = (windows.wide(kernel) ** 2).sum((0, 1))  # (c, o)
+  scale = lax.rsqrt(style**2 @ squares + TINY)  # (b, o)
   return scaled(convolve(scaled(x, style), kernel), scale)
 
 

@@ -1,6 +1,7 @@
 """StyleGAN2's layers against what the papers write out, and its networks."""
 
 import functools
+import math
 
 import jax
 from jax import lax
@@ -72,6 +73,31 @@ def test_deviation_is_that_of_neighbours():
     np.testing.assert_allclose(
       found[i, ..., 3], pair.std(0).mean(), rtol=1e-4, atol=1e-6
     )
+
+
+def shapes(net, *shape):
+  """Of what a network returns, and how many parameters it has."""
+  init = lambda x: net.init_with_output(jax.random.key(0), x, train=True)
+  y, v = jax.eval_shape(init, jax.ShapeDtypeStruct(shape, jnp.float32))
+  return y, sum(math.prod(x.shape) for x in jax.tree.leaves(v))
+
+
+def test_networks_are_the_paper_s():
+  """Configuration F at 1024 px, whose parameters the authors' code counts."""
+  widths = stylegan2.widths(1024, 32, 512)
+  deviates = 512 + sum(s**2 for s in stylegan2.noise_sides(1024))
+  y, count = shapes(stylegan2.Generator(widths, 512, 3), 2, deviates)
+  assert (y.shape, count) == ((2, 1024, 1024, 3), 30_370_060)
+  y, count = shapes(stylegan2.Discriminator(widths), 2, 1024, 1024, 3)
+  assert (y.shape, count) == ((2,), 29_012_513)
+
+
+def test_results_are_float32_whatever_the_arithmetic():
+  low = dict(dtype=jnp.bfloat16)
+  n = LATENTS + sum(s**2 for s in stylegan2.noise_sides(SIZE))
+  image, _ = shapes(stylegan2.Generator(WIDTHS, LATENTS, **low), 2, n)
+  logit, _ = shapes(stylegan2.Discriminator(WIDTHS, **low), 2, SIZE, SIZE, 1)
+  assert image.dtype == logit.dtype == jnp.float32
 
 
 @functools.cache
