@@ -5,6 +5,9 @@ Image i is a function of (seed, i) and its class alone: it does not change with
 multiplies in another order: single pixels may differ by one gray level.) The
 same command again goes on where it stopped. Several processes, and any number
 of them, make the same folder. It is a data set: data.name=generated.
+
+A generator whose fakes are copies of its train images is refused: see
+jaxfake/generators/guards.py, and `guard` in sampler.json for what was found.
 """
 
 import argparse
@@ -20,7 +23,7 @@ from typing import Any, NamedTuple
 from jaxfake import __version__, errors
 from jaxfake.data import generated_writer as writer
 from jaxfake.generators import registry
-from jaxfake.runtime import processes
+from jaxfake.runtime import disk, processes, progress
 
 
 def parser() -> argparse.ArgumentParser:
@@ -45,6 +48,11 @@ def parser() -> argparse.ArgumentParser:
   )
   add("--batch", type=int, default=64, help="images at once (64)")
   add("--step", type=int, help="a checkpoint other than the last")
+  add(
+    "--allow-copies",
+    action="store_true",
+    help="also of a generator that copies its train images",
+  )
   return p
 
 
@@ -112,9 +120,34 @@ def labels_of(classes, name: str | None, count: int):
   return np.arange(count, dtype=np.int32) % max(len(classes), 1)
 
 
-def about(order: Order, args) -> dict:
-  """What sampler.json says: whatever decides the images, and their number."""
+def guarded(order: Order, args) -> dict:
+  """Whether the generator copies (guards.py), as the folder says where samples
+  of it are in there already. Raises ConfigError where it does."""
+  from jaxfake.generators import guards
+
+  about = pathlib.Path(args.out, "sampler.json")
+  before = disk.read_json(about) if about.exists() else {}
+  known = before.get("checkpoint_sha256") == order.generator.sha256
+  if known and "guard" in before:
+    guard = before["guard"]
+  else:
+    guard = guards.of_run(pathlib.Path(args.workdir), order.generator)
+  if guard["verdict"] == guards.FAILED and not args.allow_copies:
+    raise errors.ConfigError(
+      f"{args.workdir} copies its train images: {guard['why']}. Expected a"
+      " generator that does not, by more train images or fewer steps;"
+      " --allow-copies makes them all the same"
+    )
+  if guard["verdict"] != guards.PASSED:
+    progress.say(f"copies of train images: {guard['verdict']}; {guard['why']}")
+  return guard
+
+
+def about(order: Order, args, guard: dict) -> dict:
+  """What sampler.json says: whatever decides the images, their number, and
+  whether they may be copies."""
   return order.facts | {
+    "guard": guard,
     "classes": list(order.generator.classes),
     "class": args.name,
     "size": order.generator.size,
@@ -159,16 +192,15 @@ def write(out: pathlib.Path, order: Order, form: str, runs: list) -> None:
 def run(args) -> int:
   import jax
 
-  from jaxfake.runtime import disk, progress
-
   order, out = ordered(args), pathlib.Path(args.out)
   number = jax.process_index()
+  guard = processes.together(lambda: guarded(order, args))
 
   def claim():
     if number:
       return None
     lock = disk.Lock(out, "--out", "sampler.json")
-    writer.begin(out, about(order, args))
+    writer.begin(out, about(order, args, guard))
     return lock
 
   unit = writer.CHUNK if args.format == "png" else writer.SHARD
