@@ -123,8 +123,8 @@ def test_listing_and_finding_import_nothing():
   )
   assert out.stdout.split() == [
     *("edm", "gan", "wgan_gp", "classifier", "forensic"),
-    *("comparison", "few_images", "protocol", "ship", "study", "tampering"),
-    "traces",
+    *("comparison", "few_images", "generator_comparison", "protocol", "ship"),
+    *("study", "tampering", "traces"),
     *("chest_xray", "generated", "many_sources", "phantom", "real_or_fake"),
     "tampered",
   ]

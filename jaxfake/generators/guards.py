@@ -13,6 +13,9 @@ without a reference model: an image whose nearest fake is near is called one of
 the train images. An AUC of 0.5 tells nothing.
 
 Both in two spaces: thumbnails, and standardised random-filter features.
+
+Hallucinations: fakes further from every real than 99 % of held-out reals are,
+in any features.
 """
 
 from collections.abc import Callable
@@ -50,7 +53,7 @@ def thumbnails(images: np.ndarray) -> np.ndarray:
   return x.mean((2, 4)).reshape(len(x), -1)
 
 
-def described(images: Items) -> dict[str, np.ndarray]:
+def described(images: Items | sources.Rows) -> dict[str, np.ndarray]:
   """Every image in each space: {space: float32 (n, d)}."""
   filters = xla.jit(distances.random_filter_features)
   parts = {"thumbnails": [], "random_filters": []}
@@ -131,6 +134,18 @@ def membership(
     resamples=200,
   )
   return figures["auc"]
+
+
+def out_of_range(held: np.ndarray, fake: np.ndarray) -> dict[str, float]:
+  """What share of fakes is further from the nearest train image than 99 % of
+  held-out reals are, by distances (m,), (n,): {"value", "low", "high"}.
+
+  The interval is of the share alone, the threshold as it is.
+  """
+  k = max(1, len(held) // 100)
+  beyond = int((fake > np.partition(held, -k)[-k]).sum())
+  low, high = metrics.clopper_pearson(beyond, len(fake))
+  return {"value": beyond / len(fake), "low": low, "high": high}
 
 
 def drawn(generator, labels: np.ndarray, seed: int) -> np.ndarray:
