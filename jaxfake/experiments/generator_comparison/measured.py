@@ -1,5 +1,6 @@
 """What is measured of each generator, beside the reals of a comparison."""
 
+import functools
 import hashlib
 import pathlib
 
@@ -15,23 +16,32 @@ from jaxfake.generators import guards, registry
 from jaxfake.runtime import disk, progress
 
 SHOWN = 32  # Images of a picture's half.
+HELD = plan.Run(plan.HELD, None, pathlib.Path())
 
 
 class Beside:
   """The reals, and figures of generators beside them."""
 
   def __init__(self, config, path: pathlib.Path, dataset):
-    self._config, self._path, self._facts = config, path, dataset.facts
-    names, place = plan.spaces(config), path / "classifier"
-    self._spaces = figures.spaces(names, place)
-    self._classifier = None
-    if "classifier" in names:
-      self._classifier = classifiers.load(place)
-    splits = pipeline.splits(dataset, config.data)
-    found = figures.reals(splits, config.images, self._spaces)
-    self._train, self._held = found
+    self._config, self._path, self._dataset = config, path, dataset
+    self._place = path / "classifier"
+    self._spaces = figures.spaces(plan.spaces(config), self._place)
+
+  @functools.cached_property
+  def _reals(self) -> tuple[figures.Seen, figures.Seen]:
+    """Train and held-out reals: read when something is left to measure."""
+    splits = pipeline.splits(self._dataset, self._config.data)
+    found = figures.reals(splits, self._config.images, self._spaces)
     progress.say(f"measuring {len(found[0].images)} images of each")
-    self._floor = self._figures(self._held)
+    return found
+
+  @functools.cached_property
+  def _classifier(self) -> classifiers.Classifier | None:
+    return classifiers.load(self._place) if self._has_classifier else None
+
+  @property
+  def _has_classifier(self) -> bool:
+    return "classifier" in self._spaces
 
   def job(self, run: plan.Run, train) -> jobs.Job:
     """Trains a generator, where it is not there already, and measures it."""
@@ -50,12 +60,14 @@ class Beside:
 
   def rows(self, runs: list[plan.Run]) -> list[dict]:
     """Of held-out reals, and of each generator that is measured."""
-    held = {"generator": plan.HELD, "figures": self._floor}
+    if (held := self._row(HELD)) is None:
+      held = {"generator": plan.HELD, "figures": self._figures(self._reals[1])}
+      self._keep(HELD, held)
     return [held, *filter(None, map(self._row, runs))]
 
   def _figures(self, images: figures.Seen, told: bool = True) -> dict:
     c = self._config
-    found = figures.of_sets(self._train, images, c.resamples, c.seed)
+    found = figures.of_sets(self._reals[0], images, c.resamples, c.seed)
     if self._classifier and told:
       found |= figures.agreement(self._classifier, images)
     return found
@@ -63,13 +75,14 @@ class Beside:
   def _measure(self, run: plan.Run) -> None:
     generator = registry.load(run.path)
     self._require_same(run, generator)
+    train, held = self._reals
     progress.say(f"measuring {run.name}")
-    seed = self._config.seed
-    fakes = figures.fakes(generator, self._train, seed, self._spaces)
+    fakes = figures.fakes(generator, train, self._config.seed, self._spaces)
     told = generator.conditional and len(generator.classes) > 1
     found = self._figures(fakes, told)
-    found |= figures.out_of_range(self._train, self._held, fakes)
+    found |= figures.out_of_range(train, held, fakes)
     result = disk.read_json(run.path / "result.json")
+    self._draw(run.name, fakes)
     row = {
       "generator": run.name,
       "family": result["config"]["task"],
@@ -78,15 +91,12 @@ class Beside:
       "figures": found,
       "guard": guards.of_run(run.path, generator),
     }
-    self._draw(run.name, fakes)
-    file = self._file(run)
-    file.parent.mkdir(exist_ok=True)
-    disk.write_json(file, {"of": self._key(run), "row": row})
+    self._keep(run, row)
 
   def _require_same(self, run: plan.Run, generator) -> None:
     """Raises ConfigError where a run is of other images, or of another size."""
     theirs = disk.read_json(run.path / "dataset.json")["content_sha256"]
-    if theirs != self._facts["content_sha256"]:
+    if theirs != self._dataset.facts["content_sha256"]:
       raise errors.ConfigError(
         f"{run.path} learnt from other images: expected those of data, split"
         " alike"
@@ -101,7 +111,7 @@ class Beside:
     shown = matching.evenly(np.arange(len(fakes.images)), SHOWN)
     halves = [
       (caption, pictures.sheet(x.images[shown, ..., 0], 8))
-      for caption, x in (("real", self._train), (f"fake, {name}", fakes))
+      for caption, x in (("real", self._reals[0]), (f"fake, {name}", fakes))
     ]
     text = {"Comment": "Contains synthetic images made by jaxfake"}
     pictures.save(
@@ -113,6 +123,10 @@ class Beside:
   def _file(self, run: plan.Run) -> pathlib.Path:
     return self._path / "measured" / f"{run.name}.json"
 
+  def _keep(self, run: plan.Run, row: dict) -> None:
+    self._file(run).parent.mkdir(exist_ok=True)
+    disk.write_json(self._file(run), {"of": self._key(run), "row": row})
+
   def _row(self, run: plan.Run) -> dict | None:
     """What was measured of the run as it is now."""
     if not self._file(run).exists():
@@ -121,12 +135,12 @@ class Beside:
     return before["row"] if before["of"] == self._key(run) else None
 
   def _key(self, run: plan.Run) -> dict:
-    """What a generator's figures are a function of."""
-    results = [run.path / "result.json"]
-    if self._classifier:
-      results.append(self._path / "classifier" / "result.json")
+    """What figures are a function of."""
+    folders = [] if run == HELD else [run.path]
+    folders += [self._place] * self._has_classifier
+    results = [(x / "result.json").read_bytes() for x in folders]
     fields = "seed", "images", "resamples", "spaces"
     return {x: self._config[x] for x in fields} | {
-      "data": self._facts["content_sha256"],
-      "results": [hashlib.sha256(x.read_bytes()).hexdigest() for x in results],
+      "data": self._dataset.facts["content_sha256"],
+      "results": [hashlib.sha256(x).hexdigest() for x in results],
     }
