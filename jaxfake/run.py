@@ -31,10 +31,14 @@ def train(config, path: pathlib.Path) -> int:
 
   from jaxfake import data
   from jaxfake.data import pipeline
+  from jaxfake.generators import guards
   from jaxfake.runtime import disk, progress
   from jaxfake.training import loop, workdir
 
   family = configuration.family(config)
+  makes = named.find("task", config.task, contracts.Family).meets(
+    contracts.GeneratorFamily
+  )
   run = workdir.Workdir(path, writer=jax.process_index() == 0)
 
   def prepare():
@@ -48,10 +52,13 @@ def train(config, path: pathlib.Path) -> int:
     progress.say(dataset.summary())
     train = family.prepare(config, pipeline.splits(dataset, config.data), run)
     run.open(config.to_dict(), dataset.facts)
-    return train
+    return train, dataset
 
   try:
-    code = processes.together(prepare)()
+    train, dataset = processes.together(prepare)
+    code = train()
+    if code == 0 and makes:
+      guards.keep(path, family.load, config, dataset, run.writer)
   finally:
     run.close()
   if code == 0 and run.writer:

@@ -9,6 +9,9 @@ of them, make the same folder. It is a data set: data.name=generated.
 A translator (configs/cyclegan.py) makes image i of another: of a held-out image
 that its run keeps, or with --from of the i-th file of your folder.
 manifest.jsonl and sources.csv name it.
+
+A generator whose fakes are copies of its train images is refused: see
+jaxfake/generators/guards.py, and `guard` in sampler.json for what was found.
 """
 
 import argparse
@@ -24,7 +27,7 @@ from typing import Any, NamedTuple
 from jaxfake import __version__, errors
 from jaxfake.data import generated_writer as writer
 from jaxfake.generators import registry
-from jaxfake.runtime import processes
+from jaxfake.runtime import disk, processes, progress
 
 
 def parser() -> argparse.ArgumentParser:
@@ -56,6 +59,11 @@ def parser() -> argparse.ArgumentParser:
   )
   add("--batch", type=int, default=64, help="images at once (64)")
   add("--step", type=int, help="a checkpoint other than the last")
+  add(
+    "--allow-copies",
+    action="store_true",
+    help="also of a generator that copies its train images",
+  )
   return p
 
 
@@ -130,7 +138,7 @@ def ordered(args) -> Order:
   return Order(generator, labels, origins, facts, args.seed, batch)
 
 
-def given(generator, args):
+def given(generator, args) -> Any:
   """The files of --from, for a translator. Raises ConfigError, DataError."""
   from jaxfake.data import plain_folder
 
@@ -178,9 +186,34 @@ def labels_of(classes, name: str | None, count: int) -> Any:
   return np.arange(count, dtype=np.int32) % max(len(classes), 1)
 
 
-def about(order: Order, args) -> dict:
-  """What sampler.json says: whatever decides the images, and their number."""
+def guarded(order: Order, args) -> dict:
+  """Whether the generator copies (guards.py), as the folder says where samples
+  of it are in there already. Raises ConfigError where it does."""
+  from jaxfake.generators import guards
+
+  about = pathlib.Path(args.out, "sampler.json")
+  before = disk.read_json(about) if about.exists() else {}
+  known = before.get("checkpoint_sha256") == order.generator.sha256
+  if known and "guard" in before:
+    guard = before["guard"]
+  else:
+    guard = guards.of_run(pathlib.Path(args.workdir), order.generator)
+  if guard["verdict"] == guards.FAILED and not args.allow_copies:
+    raise errors.ConfigError(
+      f"{args.workdir} copies its train images: {guard['why']}. Expected a"
+      " generator that does not, by more train images or fewer steps;"
+      " --allow-copies makes them all the same"
+    )
+  if guard["verdict"] != guards.PASSED:
+    progress.say(f"copies of train images: {guard['verdict']}; {guard['why']}")
+  return guard
+
+
+def about(order: Order, args, guard: dict) -> dict:
+  """What sampler.json says: whatever decides the images, their number, and
+  whether they may be copies."""
   return order.facts | {
+    "guard": guard,
     "classes": list(order.generator.classes),
     "class": args.name,
     "size": order.generator.size,
@@ -225,16 +258,15 @@ def write(out: pathlib.Path, order: Order, form: str, runs: list) -> None:
 def run(args) -> int:
   import jax
 
-  from jaxfake.runtime import disk, progress
-
   order, out = ordered(args), pathlib.Path(args.out)
   number = jax.process_index()
+  guard = processes.together(lambda: guarded(order, args))
 
   def claim():
     if number:
       return None
     lock = disk.Lock(out, "--out", "sampler.json")
-    writer.begin(out, about(order, args))
+    writer.begin(out, about(order, args, guard))
     return lock
 
   unit = writer.CHUNK if args.format == "png" else writer.SHARD

@@ -125,8 +125,8 @@ def test_listing_and_finding_import_nothing():
     *("cyclegan", "edm", "gan", "latent_diffusion"),
     *("stylegan2", "vae", "wgan_gp"),
     *("classifier", "forensic", "localizer"),
-    *("comparison", "few_images", "protocol", "ship", "study", "tampering"),
-    "traces",
+    *("comparison", "few_images", "generator_comparison", "protocol", "ship"),
+    *("study", "tampering", "traces"),
     *("chest_xray", "generated", "many_sources", "phantom", "real_or_fake"),
     "tampered",
   ]

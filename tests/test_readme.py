@@ -40,6 +40,7 @@ SMALLER = {
   r"(classifier|localizer|traces|forensic)\.py(:quick)?": r"\1.py:tiny",
   "runs/traces-quick": "runs/traces-tiny",
   r"comparison\.py:quick": "comparison.py:tiny --config.only=decision_tree",
+  r"generators\.py:quick": "generators.py:tiny",
   r"few_images\.py:quick": "few_images.py:tiny --config.programs=reservoir,hog",
   # Fakes of an untrained generator leak.
   r"study\.py:quick": "study.py:tiny --config.show_leaking=True"

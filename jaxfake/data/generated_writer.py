@@ -52,7 +52,8 @@ def begin(out: pathlib.Path, facts: dict) -> None:
   about = out / "sampler.json"
   if about.exists():
     old = disk.read_json(about)
-    if changed := [k for k in facts if k != "count" and old.get(k) != facts[k]]:
+    decisive = [k for k in facts if k not in ("count", "guard")]
+    if changed := [k for k in decisive if old.get(k) != facts[k]]:
       raise errors.ConfigError(
         f"--out {out} holds other samples: "
         + "; ".join(f"{k} {old.get(k)!r}, now {facts[k]!r}" for k in changed)

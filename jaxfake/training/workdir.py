@@ -14,6 +14,8 @@ best/, best.json      the model of the smallest validation loss; or
 model.skops, .npz     a program that is fitted at once
 predictions.csv       of every validation and test image
 
+A generator's has guards.json, whether it copies: generators/guards.py.
+
 And that of a run in a sweep log.txt and exit_code.txt.
 """
 

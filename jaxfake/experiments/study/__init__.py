@@ -149,6 +149,7 @@ def sampled(place, out: pathlib.Path, count: int, seed: int) -> jobs.Job:
   """A folder of fakes, by the generator trained in `place`."""
   flags = {"workdir": place, "out": out, "count": count, "seed": seed}
   argv = [x for k, v in flags.items() for x in (f"--{k}", str(v))]
-  args = sample.parser().parse_args(argv)
+  # They stay in the study, and sampler.json says whether they are copies.
+  args = sample.parser().parse_args([*argv, "--allow-copies"])
   done = generated_writer.finished(out, count)
   return jobs.Job(f"{count} fakes, {out.name}", done, lambda: sample.run(args))
