@@ -10,10 +10,10 @@ It trains its autoencoder first. To use one for several runs, train it by
 configs/vae.py with the fields of `vae` below, and give its folder as
 `autoencoder`.
 
-`:quick` is for people: minutes on two CPU cores. `:tiny` is for tests: seconds.
-The whole one is for a GPU or TPU; it was not run.
+`:quick` is for people with two CPU cores; `:tiny` is for tests: seconds.
+The whole one is for a GPU or TPU. Neither `:quick` nor the whole one was run.
 
-Measured: not yet.
+Measured: nothing yet.
 """
 
 import pathlib

@@ -6,10 +6,10 @@ unless told otherwise.
       --config.data.name=chest_xray --config.data.dir=FOLDER \
       --config.model.conditional=True
 
-`:quick` is for people: minutes on two CPU cores. `:tiny` is for tests: seconds.
-The whole one is for a GPU or TPU; it was not run.
+`:quick` is for people with two CPU cores; `:tiny` is for tests: seconds.
+The whole one is for a GPU or TPU. Neither `:quick` nor the whole one was run.
 
-Measured: not yet.
+Measured: nothing yet.
 """
 
 import pathlib
