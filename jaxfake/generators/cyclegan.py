@@ -108,7 +108,7 @@ class State(struct.PyTreeNode):
   step: jax.Array
   generators: gan.Network  # Its `params` are those of both, in a tuple.
   discriminators: gan.Network
-  history: tuple[jax.Array, jax.Array]  # Of fakes, (history, s, s, c) each.
+  history: tuple[jax.Array, ...]  # Of fakes, (history, s, s, c) each.
   ema: Any  # Of the generators' parameters: what sampling uses.
 
 
