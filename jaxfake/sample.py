@@ -111,7 +111,8 @@ def ordered(args) -> Order:
     raise errors.ConfigError("--count and --batch: expected at least 1")
   if args.seed not in range(2**32):
     raise errors.ConfigError(f"--seed {args.seed}: expected 0 to 2**32 - 1")
-  generator = registry.load(pathlib.Path(args.workdir), args.step)
+  # Perhaps a contracts.Translator.
+  generator: Any = registry.load(pathlib.Path(args.workdir), args.step)
   if args.name is not None and not generator.conditional:
     raise errors.ConfigError(
       f"--class {args.name}: {args.workdir} is not class-conditional"
@@ -123,7 +124,7 @@ def ordered(args) -> Order:
   if args.count is None:
     args.count = len(files or ())
   devices = jax.local_device_count()
-  facts = {
+  facts: dict[str, Any] = {
     "model": generator.name,
     "checkpoint_sha256": generator.sha256,
     "seed": args.seed,

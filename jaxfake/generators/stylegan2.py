@@ -64,7 +64,7 @@ def initial(config, classes: Sequence[str]) -> Callable:
 
   def with_zeros(key) -> State:
     zeros = {x: jnp.zeros(()) for x in ("p", "overfit", "path_mean")}
-    return State(**vars(init(key)), **zeros)
+    return State(**(vars(init(key)) | zeros))
 
   return with_zeros
 

@@ -16,6 +16,7 @@ a projection (Miyato and Koyama, 2018, arXiv:1802.05637, equation 3).
 from collections.abc import Callable, Sequence
 import functools
 import math
+from typing import Any
 
 import flax.linen as nn
 from flax.linen import dtypes
@@ -268,7 +269,7 @@ class Generator(nn.Module):
     """(b, latents)."""
     return self.mapping(deviates[:, : self.latents], label)
 
-  def draw(self, style, deviates) -> jax.Array:
+  def draw(self, style, deviates) -> Any:
     """Images of styles (b, latents), with the noise of some deviates."""
     sides = noise_sides(4 << (len(self.widths) - 1))
     ends = self.latents + np.cumsum(np.square(sides))
