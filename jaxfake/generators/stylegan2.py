@@ -63,8 +63,9 @@ def initial(config, classes: Sequence[str]) -> Callable:
   init = gan.initial(config, classes)
 
   def with_zeros(key) -> State:
-    zeros = {x: jnp.zeros(()) for x in ("p", "overfit", "path_mean")}
-    return State(**vars(init(key)), **zeros)
+    first, zero = init(key), lambda: jnp.zeros(())
+    networks = first.generator, first.discriminator, first.ema
+    return State(first.step, *networks, zero(), zero(), zero())
 
   return with_zeros
 
