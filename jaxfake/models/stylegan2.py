@@ -230,14 +230,13 @@ class Synthesis(nn.Module):
     noise = iter(noise)
     constant = self.param("constant", _normal, (1, 4, 4, self.widths[0]))
     x = jnp.broadcast_to(constant, (len(style), *constant.shape[1:]))
-    image = None
-    for width in self.widths:
-      if image is not None:  # (b, 2h, 2w, c)
+    image = jnp.zeros((*x.shape[:3], self.channels))
+    for i, width in enumerate(self.widths):
+      if i:  # (b, 2h, 2w, c)
         x = layer(width, double=True)(x, style, next(noise))
         image = doubled(image)
       x = layer(width)(x, style, next(noise))
-      now = ToImage(self.channels)(x, style)
-      image = now if image is None else image + now
+      image += ToImage(self.channels)(x, style)
     return image
 
 
