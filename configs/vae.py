@@ -71,7 +71,7 @@ def sweep():
     yield {"spectral": spectral}
   for reconstruction in ("l1", "l2"):
     yield {"reconstruction": reconstruction}
-  for halvings in (2, 3, 4):
+  for halvings in (1, 2, 3):
     yield {"model.halvings": halvings}
   for latents in (4, 16, 64):
     yield {"model.latents": latents}

@@ -16,7 +16,7 @@ import pytest
 from jaxfake import configuration, contracts, errors, named, sample
 from jaxfake import data as datasets
 from jaxfake.data import pipeline, sources
-from jaxfake.generators import cyclegan, registry, translator
+from jaxfake.generators import cyclegan, guards, registry, translator
 from jaxfake.models import cyclegan as networks
 
 CONFIG = CONFIGS / "cyclegan.py:tiny"
@@ -251,6 +251,8 @@ def inverted(tmp_path, monkeypatch):
     return translator.Translator(draw, "inverted", c, "AB", state, of)
 
   monkeypatch.setattr(registry, "load", load)
+  unknown = lambda path, generator: guards.unknown("there is no run")
+  monkeypatch.setattr(guards, "of_run", unknown)
   return load(tmp_path, None)
 
 
