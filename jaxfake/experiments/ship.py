@@ -140,8 +140,9 @@ def card(trained: dict, tested: dict | None) -> str:
     "Sources called trace_KIND are the reals above, repeated by small networks"
     " that this project trained.",
     "## How verdicts come about",
-    "Spectra of 32 px blocks at the picture's own resolution, a closed-form"
-    " discriminant and the distance to reals. `fake` from evidence"
+    "Two views of the spectra of 32 px blocks at the picture's own resolution;"
+    " of each a closed-form discriminant and the distance to reals. `fake` from"
+    " evidence"
     f" {calibration['fake_at_least']:.3g}, `real` up to"
     f" {calibration['real_at_most']:.3g}: at most"
     f" {config['reals_called_fake']:.0%} of any hospital's reals, left out of"
@@ -151,6 +152,10 @@ def card(trained: dict, tested: dict | None) -> str:
     " A verdict that JPEG would turn round is `uncertain`, and so is what is"
     " unlike the reals it knows. Pictures under"
     f" {forensic.crops.SIDE} px a side get none.",
+    "How often it is wrong beside what the thresholds promise, mean and worst:"
+    " of test patients the promise holds as far as they are like those of"
+    " training; under shift it may not, see the worst.",
+    table(coverage(trained, tested)),
     "## Where this comes from",
     report.origin([trained, tested] if tested else [trained]) + ".",
   ]
@@ -177,6 +182,42 @@ def left_out(tested: dict) -> list[str]:
     "Where it fails:",
     *failures(tested),
   ]
+
+
+def coverage(trained: dict, tested: dict | None) -> list[dict]:
+  """What shares of either class get the wrong verdict, beside the level that
+  the thresholds were settled for: of sources that were learnt from, and of
+  those that were left out."""
+  learnt = {row["source"] for row in trained["learnt_from"]}
+  rows = []
+  for right, wrong in (forensic.CLASSES, forensic.CLASSES[::-1]):
+    name = f"{right}s_called_{wrong}"
+    seen = {
+      x["source"]: x[wrong] / x["images"]
+      for x in trained["by_source"]
+      if x["source"] in learnt and x["class"] == right
+    }
+    row = {
+      "wrong verdict": name.replace("_", " "),
+      "promised": f"{trained['config'][name]:.0%}",
+      "test patients, sources learnt from": mean_and_worst(seen),
+    }
+    if tested:
+      unseen = {
+        f"{c['fakes']} against {c['reals']}": c[name]
+        for c in protocol.unseen(tested)
+      }
+      delivered = {x["delivery"]: x.get(name, 0) for x in tested["deliveries"]}
+      row["generator and hospital unseen"] = mean_and_worst(unseen)
+      row["the same after deliveries"] = mean_and_worst(delivered)
+    rows.append(row)
+  return rows
+
+
+def mean_and_worst(shares: dict[str, float]) -> str:
+  worst = max(shares, key=lambda name: shares[name])
+  mean = sum(shares.values()) / len(shares)
+  return f"{mean:.1%}; {shares[worst]:.1%} of {worst}"
 
 
 def aucs(trained: dict, learnt: set[str]) -> list[str]:

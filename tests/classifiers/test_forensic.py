@@ -496,6 +496,23 @@ def test_ship(folder, prepared, tmp_path, capsys):
   card = (shipped / "MODEL_CARD.md").read_text()
   for text in ("north", "painter", "JPEG 75", "both unseen", "not stated"):
     assert text in card
+  trained, tested = (
+    json.loads((tmp_path / "ship" / name / "result.json").read_text())
+    for name in ("detector", "protocol")
+  )
+  from jaxfake.experiments import ship
+
+  reals, fakes = ship.coverage(trained, tested)
+  assert (reals["promised"], fakes["promised"]) == ("1%", "10%")
+  cells = [c for c in tested["cells"] if c["condition"] == "both unseen"]
+  worst = max(c["fakes_called_real"] for c in cells)
+  told = fakes["generator and hospital unseen"]
+  assert f"; {worst:.1%} of painter against " in told
+  (north,) = (x for x in trained["by_source"] if x["source"] == "north")
+  told = reals["test patients, sources learnt from"]
+  assert float(told.split("; ")[1].split("%")[0]) / 100 >= round(
+    north["fake"] / north["images"], 3
+  )
   assert str(tmp_path) not in card + (shipped / "result.json").read_text()
   runs = "traces", "detector", "protocol"
   results = [tmp_path / "ship" / name / "result.json" for name in runs]
