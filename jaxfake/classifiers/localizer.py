@@ -7,10 +7,8 @@ of pixels, in which the few altered ones of a batch weigh as much as the others
 (Xie and Tu, 2015, arXiv:1504.06375, equation 2). The weights of the smallest
 loss on validation windows are kept.
 
-Whole pictures are then mapped as they are. A picture's score is the mean of the
-highest 0.5 % of its map. On validation pictures are settled the logit above
-which a pixel counts as altered, by the mean IoU, and what a score says of a
-picture.
+Whole pictures are then mapped as they are, and thresholds settled on those of
+validation (picture_maps.py).
 """
 
 from collections.abc import Callable, Sequence
@@ -27,11 +25,11 @@ import optax
 import scipy.special
 
 from jaxfake import configuration, errors
-from jaxfake.classifiers import detector, neural, overlay
-from jaxfake.data import matching, pipeline, sources, tampered, work
+from jaxfake.classifiers import detector, neural, picture_maps
+from jaxfake.data import matching, pipeline, sources, tampered
 from jaxfake.data import patients as whose
 from jaxfake.data.tampered.windows import Windows
-from jaxfake.evaluation import calibration, localization, report
+from jaxfake.evaluation import localization, report
 from jaxfake.evaluation.verdicts import verdicts
 from jaxfake.models import localizer as models
 from jaxfake.nn import layers
@@ -42,13 +40,7 @@ from jaxfake.training.task import Task, schedule
 CONFIG = "localizer.py"
 FITS = (pipeline.NATIVE,)
 CLASSES = "real", "fake"
-THRESHOLDS = np.arange(-5, 15, 0.25)  # Of a pixel's logit.
-FADE = 2.0  # A map is drawn from so much below the threshold.
 BETWEEN = "between the thresholds"
-# A picture's sides are rounded up to such multiples of pixels: few shapes are
-# compiled. What is larger than a tile is mapped by several.
-ROUNDED, TILE = 64, 1024
-EXAMPLES = 8  # Test pictures whose maps are drawn.
 
 
 class State(struct.PyTreeNode):
@@ -211,7 +203,7 @@ class Learning:
 
   def preview(self, state: State, gather: Callable) -> dict[str, np.ndarray]:
     """Validation windows, their masks, and what the network says."""
-    count = min(EXAMPLES, len(self._val))
+    count = min(picture_maps.EXAMPLES, len(self._val))
     some = sources.Subset(self._val, np.arange(count) * len(self._val) // count)
     logits = gather(lambda batch: self._logits(state, batch), some)
     columns = []
@@ -235,7 +227,7 @@ class Learning:
     logits, parts = gather(scored, self._val)
     masks = (self._val[i]["mask"][..., 0] > 0 for i in range(len(logits)))
     auc = [
-      localization.measured(x, mask, THRESHOLDS)["auc"]
+      localization.measured(x, mask, picture_maps.THRESHOLDS)["auc"]
       for x, mask in zip(logits, masks, strict=True)
       if mask.any() and not mask.all()
     ]
@@ -249,19 +241,21 @@ class Learning:
       "val": spread(splits.val, c.most_val),
       "test": spread(splits.test, c.most),
     }
-    rows = {name: scored(score, source) for name, source in parts.items()}
-    settled, chosen = settle(rows["val"])
-    heatmap = lambda gray: settled.shown(mapped(score, gray))
+    rows = {
+      name: picture_maps.scored(score, source) for name, source in parts.items()
+    }
+    settled, chosen = picture_maps.settle(rows["val"])
+    heatmap = lambda gray: settled.shown(picture_maps.mapped(score, gray))
     return {
       "calibration": dataclasses.asdict(settled),
       "counts": {
         name: {"images": len(x), "patients": len({r["patient"] for r in x})}
         for name, x in rows.items()
       },
-      "ways": by_way(rows["test"], chosen),
-      "maps": examples(heatmap, parts["test"]),
+      "ways": picture_maps.by_way(rows["test"], chosen),
+      "maps": picture_maps.examples(heatmap, parts["test"]),
       "predictions": [
-        predicted(name, row, settled, chosen)
+        picture_maps.predicted(name, row, settled, chosen)
         for name, x in rows.items()
         for row in x
       ],
@@ -278,131 +272,12 @@ def spread(source, most: int) -> sources.Subset:
   return sources.Subset(source, sorted(chosen))
 
 
-def mapped(score: Callable, gray: np.ndarray, tile: int = TILE) -> np.ndarray:
-  """Logits (h, w) of a picture uint8 (h, w), by `score(uint8 (1, h', w', 1))`.
-
-  The picture is mirrored at its borders, and mapped by tiles that overlap as
-  far as a pixel sees: the same as at once, in bounded memory.
-  """
-  inner = [min(tile, -(-n // ROUNDED) * ROUNDED) for n in gray.shape]
-  ends = [
-    -(-n // side) * side for n, side in zip(gray.shape, inner, strict=True)
-  ]
-  reach = models.REACH
-  pads = [(reach, reach + e - n) for n, e in zip(gray.shape, ends, strict=True)]
-  padded = np.pad(gray, pads, "symmetric")
-  logits = np.empty(ends, np.float32)
-  for top in range(0, ends[0], inner[0]):
-    for left in range(0, ends[1], inner[1]):
-      bottom, right = top + inner[0], left + inner[1]
-      part = padded[top : bottom + 2 * reach, left : right + 2 * reach]
-      seen = np.asarray(score(part[None, ..., None]))[0]
-      logits[top:bottom, left:right] = seen[reach:-reach, reach:-reach]
-  return logits[: gray.shape[0], : gray.shape[1]]
-
-
-def scored(score: Callable, source) -> list[dict]:
-  """A row for each whole picture of a tampered source."""
-  rows = []
-  with work.shown("pictures mapped", len(source)) as advance:
-    for i in range(len(source)):
-      item = source[i]
-      logits = mapped(score, item["image"][..., 0])
-      mask = item["mask"][..., 0] > 0
-      row = {name: item[name] for name in ("id", "patient", "label")}
-      row["way"] = item["method"] + ", touched up" * item["touch_up"]
-      row["score"] = localization.top(logits)
-      if mask.any():
-        row |= localization.measured(logits, mask, THRESHOLDS)
-      rows.append(row)
-      advance()
-  return rows
-
-
-@dataclasses.dataclass(frozen=True)
-class Rule:
-  """From a map to what is drawn, from a score to a probability and a
-  verdict."""
-
-  threshold: float  # A pixel's logit from which on it counts as altered.
-  slope: float  # Of the logit of an altered picture, by its score.
-  intercept: float
-  real_at_most: float  # Probabilities.
-  fake_at_least: float
-
-  def shown(self, logits: np.ndarray) -> np.ndarray:
-    """Logits as a map to draw: 1 at the threshold, 0 at FADE below it."""
-    return (logits - self.threshold) / FADE + 1
-
-  def probability(self, score) -> np.ndarray:
-    """Of an altered picture, by scores (n,)."""
-    return scipy.special.expit(self.slope * np.asarray(score) + self.intercept)
-
-
-def settle(rows: list[dict]) -> tuple[Rule, int]:
-  """What validation's rows say, and which of THRESHOLDS is the best."""
-  altered = np.array([x["label"] > 0 for x in rows])
-  chosen = localization.best([x for x in rows if x["label"]])
-  score = np.array([x["score"] for x in rows])
-  weight = 0.5 / np.where(altered, altered.sum(), (~altered).sum())
-  curve = calibration.fit_logistic(score, altered, weight)
-  settled = Rule(float(THRESHOLDS[chosen]), *curve, 0.0, 1.0)
-  ends = calibration.choose_uncertain(
-    altered.astype(int), settled.probability(score)
-  )
-  low, high = ends
-  return (
-    dataclasses.replace(settled, real_at_most=low, fake_at_least=high),
-    chosen,
-  )
-
-
-def by_way(rows: list[dict], chosen: int) -> list[dict]:
-  """A row of figures for each way of altering, and one for all of them."""
-  reals = localization.of(rows, label=0)
-  altered = [x for x in rows if x["label"]]
-  table = []
-  for way in ("all", *sorted({x["way"] for x in altered})):
-    those = altered if way == "all" else localization.of(altered, way=way)
-    table.append({"way": way} | localization.summary(those, chosen, reals))
-  return table
-
-
-def predicted(split: str, row: dict, settled: Rule, chosen: int) -> dict:
-  """A line of predictions.csv; figures of pixels where any were altered."""
-  altered = "auc" in row
-  return {
-    "split": split,
-    "id": row["id"],
-    "patient": row["patient"],
-    "way": row["way"],
-    "score": f"{row['score']:.6g}",
-    "p_fake": f"{settled.probability(row['score']):.6g}",
-    "pixel_auc": f"{row['auc']:.4f}" if altered else "",
-    "iou": f"{row['iou'][chosen]:.4f}" if altered else "",
-    "peak_in_mask": int(row["hit"]) if altered else "",
-  }
-
-
-def examples(heatmap: Callable, source) -> np.ndarray:
-  """Altered test pictures about the mask: as they are, with the mask's outline
-  and under the map. uint8 (h, w, 3)."""
-  altered = np.flatnonzero(source.column("label"))
-  count = min(EXAMPLES, len(altered))
-  strips = []
-  for i in altered[np.arange(count) * len(altered) // count]:
-    item = source[int(i)]
-    gray, mask = item["image"][..., 0], item["mask"][..., 0] > 0
-    strips.append(overlay.strip(gray, mask, heatmap(gray)))
-  return np.concatenate(strips)
-
-
 @dataclasses.dataclass(frozen=True)
 class Detector:
   """A trained localizer: whole pictures to verdicts and maps."""
 
   score: Callable
-  rule: Rule
+  rule: picture_maps.Rule
 
   classes = CLASSES
   canonical = staticmethod(detector.whole)
@@ -410,7 +285,9 @@ class Detector:
   def judge(self, images: Sequence[np.ndarray]) -> list[dict]:
     """Of uint8 (h, w) each: p_fake, here of an altered picture, verdict and
     reason."""
-    scores = [localization.top(mapped(self.score, x)) for x in images]
+    scores = [
+      localization.top(picture_maps.mapped(self.score, x)) for x in images
+    ]
     p_fake = self.rule.probability(scores)
     ends = self.rule.real_at_most, self.rule.fake_at_least
     return [
@@ -430,7 +307,7 @@ class Detector:
   def map(self, gray: np.ndarray) -> np.ndarray:
     """Where a picture uint8 (h, w) looks altered: float32 (h, w), at or above 1
     where a pixel counts as altered, at or below 0 where nothing is drawn."""
-    return self.rule.shown(mapped(self.score, gray))
+    return self.rule.shown(picture_maps.mapped(self.score, gray))
 
 
 def files(path: pathlib.Path) -> list[str]:
@@ -448,7 +325,7 @@ def load(path: pathlib.Path) -> Detector:
   init = functools.partial(network(config).init, train=False)
   model = neural.restored(path, jax.eval_shape(init, jax.random.key(0), x))
   score = functools.partial(xla.jit(scorer(config)), model)
-  return Detector(score, Rule(**result["calibration"]))
+  return Detector(score, picture_maps.Rule(**result["calibration"]))
 
 
 def summary(path: pathlib.Path, result: dict) -> str:

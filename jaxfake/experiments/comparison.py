@@ -91,15 +91,8 @@ def run(config, path: pathlib.Path, train) -> int:
   the comparison too. One that fails is reported, and the others go on.
   """
   check(config)
-  folder = workdir.Workdir(path, writer=jax.process_index() == 0)
-  folder.claim()
-  try:
-    if folder.writer:
-      # Not compared with what was here: every run compares its own.
-      disk.write_json(path / "config.json", config.to_dict())
+  with workdir.held(config, path, writer=jax.process_index() == 0):
     return _run(config, path, train)
-  finally:
-    folder.close()
 
 
 def _run(config, path, train) -> int:

@@ -228,8 +228,9 @@ def restored(
   return config, classes, state
 
 
-class Generator:
-  """A trained generator: contracts.Generator."""
+class Trained:
+  """What trained generators have of their state, and how they draw by its
+  average on the devices of this process."""
 
   def __init__(
     self,
@@ -239,26 +240,37 @@ class Generator:
     classes: Sequence[str],
     state: Any,
   ):
-    """`draw(variables, seed, index, label)` makes uint8 (n, s, s, c) of a
-    state's average."""
     _, self._by_batch, everywhere = devices.mesh_and_shardings(
       jax.local_devices()
     )
     ema = jax.tree.map(np.asarray, state.ema)
     self._ema = jax.device_put(ema, everywhere)
     self._draw = draw
-    self.name, self.size = name, config.data.size
-    self.classes, self.conditional = tuple(classes), config.model.conditional
+    self.name, self.size, self.classes = name, config.data.size, tuple(classes)
+    self.step, self.sha256 = int(state.step), checkpoint.sha256(state)
+
+  def drawn(self, first, *rows) -> jax.Array:
+    """`draw(variables, ...)` of what is no row of a batch, and of rows."""
+    return self._draw(self._ema, *first, *jax.device_put(rows, self._by_batch))
+
+
+class Generator(Trained):
+  """A trained generator: contracts.Generator.
+
+  `draw(variables, seed, index, label)` makes uint8 (n, s, s, c).
+  """
+
+  def __init__(self, draw: Callable, name: str, config, classes, state: Any):
+    super().__init__(draw, name, config, classes, state)
+    self.conditional = config.model.conditional
     only = config.get("only_class", "")
     if only:  # All that it makes is of the class that it learnt from.
       self.classes, self.conditional = (only,), True
-    self.step, self.sha256 = int(state.step), checkpoint.sha256(state)
 
   def sample(
     self, seed: int, index: np.ndarray, label: np.ndarray
   ) -> jax.Array:
-    index, label = jax.device_put((index, label), self._by_batch)
-    return self._draw(self._ema, np.uint32(seed), index, label)
+    return self.drawn((np.uint32(seed),), index, label)
 
 
 def summary(path: pathlib.Path, result: dict) -> str:

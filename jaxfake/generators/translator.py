@@ -13,8 +13,7 @@ import safetensors.numpy
 
 from jaxfake import contracts
 from jaxfake.data import feed, pipeline
-from jaxfake.runtime import devices
-from jaxfake.training import checkpoint
+from jaxfake.generators import common
 
 FILE = "originals.safetensors"
 FACTS = ("id", "patient")  # Of each of them, in the file's header.
@@ -81,8 +80,12 @@ class Given:
     return np.minimum(index, len(self._items) - 1)  # Batches are padded.
 
 
-class Translator:
-  """A trained translator: contracts.Translator."""
+class Translator(common.Trained):
+  """A trained translator: contracts.Translator.
+
+  `draw(variables, image, label)` makes uint8 (n, s, s, c) of uint8
+  (n, s, s, 1).
+  """
 
   conditional = True
 
@@ -95,24 +98,15 @@ class Translator:
     state: Any,
     originals: Originals | Given,
   ):
-    """`draw(variables, image, label)` makes uint8 (n, s, s, c) of uint8
-    (n, s, s, 1) by a state's average."""
-    _, self._by_batch, everywhere = devices.mesh_and_shardings(
-      jax.local_devices()
-    )
-    ema = jax.tree.map(np.asarray, state.ema)
-    self._ema = jax.device_put(ema, everywhere)
-    self._draw, self._originals, self._data = draw, originals, config.data
-    self.name, self.size, self.classes = name, config.data.size, tuple(classes)
-    self.step, self.sha256 = int(state.step), checkpoint.sha256(state)
+    super().__init__(draw, name, config, classes, state)
+    self._originals, self._data = originals, config.data
 
   def sample(
     self, seed: int, index: np.ndarray, label: np.ndarray
   ) -> jax.Array:
     chosen = self._originals.chosen(seed, index, label)
     image = np.stack([self._originals[int(i)]["image"] for i in chosen])
-    image, label = jax.device_put((image, label), self._by_batch)
-    return self._draw(self._ema, image, label)
+    return self.drawn((), image, label)
 
   def origins(
     self, seed: int, index: np.ndarray, label: np.ndarray

@@ -115,6 +115,23 @@ def begun(config: contracts.Config, path: pathlib.Path) -> Iterator[tuple]:
     folder.close()
 
 
+@contextlib.contextmanager
+def held(
+  config: contracts.Config, path: pathlib.Path, writer: bool = True
+) -> Iterator[None]:
+  """The folder of an experiment of several runs, claimed and let go in the end.
+  Its config.json is not compared with what was there: every run compares its
+  own. Raises ConfigError."""
+  folder = Workdir(path, writer)
+  folder.claim()
+  try:
+    if writer:
+      disk.write_json(path / "config.json", config.to_dict())
+    yield
+  finally:
+    folder.close()
+
+
 class Workdir:
   """A run's folder. Only `writer` (process 0) writes text and pictures."""
 

@@ -11,7 +11,7 @@ import pytest
 from scipy import ndimage
 
 from jaxfake import configuration, detect, errors, main
-from jaxfake.classifiers import localizer
+from jaxfake.classifiers import localizer, picture_maps
 from jaxfake.data import pipeline
 from jaxfake.data.sources import Rows
 from jaxfake.evaluation import localization
@@ -82,9 +82,9 @@ def score():
 def test_a_map_by_tiles_is_the_map_at_once(score):
   rng = np.random.default_rng(1)
   gray = rng.integers(0, 256, (70, 150), np.uint8)
-  whole = localizer.mapped(score, gray)
+  whole = picture_maps.mapped(score, gray)
   assert whole.shape == gray.shape and whole.std() > 0
-  by_tiles = localizer.mapped(score, gray, tile=64)
+  by_tiles = picture_maps.mapped(score, gray, tile=64)
   np.testing.assert_allclose(by_tiles, whole, atol=1e-5 * abs(whole).max())
 
 
@@ -193,7 +193,7 @@ def test_detect_draws_its_maps(trained, tmp_path, capsys):
   (drawn,) = (tmp_path / "maps").iterdir()
   assert np.asarray(Image.open(drawn)).shape == (80, 70, 3)
   # The score is of the map, and the map's 1 is the threshold.
-  logits = localizer.mapped(found.score, gray)
+  logits = picture_maps.mapped(found.score, gray)
   p = found.rule.probability(localization.top(logits))
   assert said["p_fake"] == pytest.approx(p)
   above = logits >= found.rule.threshold
@@ -210,11 +210,11 @@ def test_thresholds_are_validations():
     logits[mask] = rng.normal(6, 0.2, mask.sum())
     row = {"label": k % 2, "score": localization.top(logits)}
     if k % 2:
-      row |= localization.measured(logits, mask, localizer.THRESHOLDS)
+      row |= localization.measured(logits, mask, picture_maps.THRESHOLDS)
     rows.append(row)
-  rule, chosen = localizer.settle(rows)
+  rule, chosen = picture_maps.settle(rows)
   assert 0 <= rule.threshold < 5.5
-  assert rule.threshold == localizer.THRESHOLDS[chosen]
+  assert rule.threshold == picture_maps.THRESHOLDS[chosen]
   p = rule.probability([x["score"] for x in rows])
   labels = np.array([x["label"] for x in rows])
   assert p[labels == 1].min() >= rule.fake_at_least > 0.5

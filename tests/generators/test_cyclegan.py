@@ -16,7 +16,14 @@ import pytest
 from jaxfake import configuration, contracts, errors, named, sample
 from jaxfake import data as datasets
 from jaxfake.data import pipeline, sources
-from jaxfake.generators import cyclegan, guards, registry, translator
+from jaxfake.generators import (
+  common,
+  cyclegan,
+  guards,
+  registry,
+  translations,
+  translator,
+)
 from jaxfake.models import cyclegan as networks
 
 CONFIG = CONFIGS / "cyclegan.py:tiny"
@@ -226,7 +233,8 @@ def test_fakes_that_are_measured_are_made_of_held_out_images_once():
   """In the class mix of train images."""
   train, held = Items([0] * 30 + [1] * 10), Items([1] * 8 + [0] * 6)
   splits = pipeline.Splits(("A", "B"), train, sources.NOTHING, held)
-  measures = cyclegan.Measures(config(), splits)
+  translate = cyclegan.translating(config())
+  measures = translations.Measures(config(), splits, translate)
   assert measures._limit == 10  # 8 of class B make 8 of A, with 2 of B.
   chosen = measures._originals(np.array([0] * 7 + [1] * 2))
   own = [int(x["label"]) for x in chosen]
@@ -241,7 +249,7 @@ def inverted(tmp_path, monkeypatch):
   data = translator.packed(items)
   (tmp_path / translator.FILE).write_bytes(data)
   state = SimpleNamespace(ema=np.zeros(1), step=np.int32(3))
-  monkeypatch.setattr(translator.checkpoint, "sha256", lambda state: "0" * 64)
+  monkeypatch.setattr(common.checkpoint, "sha256", lambda state: "0" * 64)
 
   def load(path, step):
     draw = jax.jit(lambda ema, image, label: 255 - image)

@@ -18,7 +18,7 @@ from jaxfake.classifiers import classifier
 from jaxfake.data import pipeline
 from jaxfake.experiments import jobs
 from jaxfake.experiments.generator_comparison import measured, plan, report
-from jaxfake.runtime import disk, progress
+from jaxfake.runtime import progress
 from jaxfake.training import workdir
 
 CONFIG = "generators.py"
@@ -52,14 +52,8 @@ def run(config, path: pathlib.Path, train) -> int:
   """Trains and measures what is left and writes the table; returns an exit
   code. `train(config, path)` does one run and returns its exit code."""
   check(config)
-  folder = workdir.Workdir(path)
-  folder.claim()
-  try:
-    # Not compared with what was here: every run compares its own.
-    disk.write_json(path / "config.json", config.to_dict())
+  with workdir.held(config, path):
     return _run(config, path, train)
-  finally:
-    folder.close()
 
 
 def _run(config, path, train) -> int:

@@ -76,14 +76,8 @@ def run(config, path: pathlib.Path, train) -> int:
       " `trained`: its report can be read, but it cannot go on. Give another"
       " --workdir"
     )
-  folder = workdir.Workdir(path)
-  folder.claim()
-  try:
-    # Not compared with what was here: every run compares its own.
-    disk.write_json(path / "config.json", config.to_dict())
+  with workdir.held(config, path):
     return _run(config, path, train)
-  finally:
-    folder.close()
 
 
 def _run(config, path, train) -> int:
