@@ -73,7 +73,7 @@ def check(config) -> None:
     ("seeds", 1),
     ("most", LEAST),
     ("most_delivered", 2),
-    ("peer_steps", 1),
+    ("peer_steps", 0),
   ):
     if config[field] < least:
       raise errors.ConfigError(
@@ -464,6 +464,8 @@ def peer_rows(
   They take minutes to train. So they learn from aligned fakes alone, once for
   every hospital that is left out: no generator is known to them.
   """
+  if not config.peer_steps:
+    return []
   unseen = [fold for fold in folds if fold.condition == UNSEEN]
   hospitals = sorted({fold.out[1] for fold in unseen})
   place = {

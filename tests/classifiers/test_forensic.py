@@ -485,7 +485,8 @@ def test_ship(folder, prepared, tmp_path, capsys):
   """All runs, the folder for the package, and nothing again by a second run."""
   from jaxfake import detect
 
-  changes = {"data.dir": folder}
+  # Networks beside it are in the protocol's own test.
+  changes = {"data.dir": folder, "protocol.peer_steps": 0}
   assert run("ship.py:tiny", tmp_path / "ship", **changes) == 0
   shipped = tmp_path / "ship" / "shipped"
   assert {p.name for p in shipped.iterdir()} == {
@@ -508,11 +509,13 @@ def test_ship(folder, prepared, tmp_path, capsys):
   worst = max(c["fakes_called_real"] for c in cells)
   told = fakes["generator and hospital unseen"]
   assert f"; {worst:.1%} of painter against " in told
-  (north,) = (x for x in trained["by_source"] if x["source"] == "north")
+  seen = [
+    x["fake"] / x["images"]
+    for x in trained["by_source"]
+    if x["class"] == "real" and x["source"] in HOSPITALS
+  ]
   told = reals["test patients, sources learnt from"]
-  assert float(told.split("; ")[1].split("%")[0]) / 100 >= round(
-    north["fake"] / north["images"], 3
-  )
+  assert told.startswith(f"{np.mean(seen):.1%}; {max(seen):.1%} of ")
   assert str(tmp_path) not in card + (shipped / "result.json").read_text()
   runs = "traces", "detector", "protocol"
   results = [tmp_path / "ship" / name / "result.json" for name in runs]
