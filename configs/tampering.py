@@ -52,5 +52,6 @@ def get_config(arg=""):
   c.data.size = 64 if tiny else 192 if quick else 256
   c.data.phantom.images = 120 if tiny else 240 if quick else 1000
   c.data.tampered.binary = True
+  c.data.tampered.draws = 1 if tiny else 2 if quick else 8
   c.tensorboard = False
   return c
