@@ -59,11 +59,12 @@ def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
   """
   a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
   mean = ((a.mean(0) - b.mean(0)) ** 2).sum()
-  # Each covariance is x' x.
-  a, b = ((x - x.mean(0)) / np.sqrt(len(x) - 1) for x in (a, b))
+  # With these the covariances are a' a and b' b.
+  a = (a - a.mean(0)) / np.sqrt(len(a) - 1)
+  b = (b - b.mean(0)) / np.sqrt(len(b) - 1)
   if max(len(a), len(b)) < a.shape[1]:
-    # What a' a b' b and (a b')' (a b') have but zero are the same eigenvalues.
-    trace = scipy.linalg.svdvals(a @ b.T).sum()
+    # But for zeros, the eigenvalues of a' a b' b are those of a b' (a b')'.
+    trace = np.linalg.svd(a @ b.T, compute_uv=False).sum()
   else:
     # tr (AB)^(1/2) = tr (A^(1/2) B A^(1/2))^(1/2), which stays symmetric.
     values, vectors = scipy.linalg.eigh(a.T @ a)

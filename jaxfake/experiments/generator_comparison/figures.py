@@ -33,7 +33,7 @@ def spaces(
     "random_filters": lambda x: features.in_batches(filters, x, BATCH),
     "classifier": lambda x: features.pooled(x, network(classifier)),
     plan.INCEPTION: lambda x: features.in_batches(
-      published(inception_weights), x, BATCH
+      published(inception_weights), x, features.BATCH
     ),
   }
   return {name: known[name] for name in names}

@@ -72,7 +72,8 @@ def layer(module: str) -> str:
   """Our name, less _conv or _bn, of such as Mixed_7b.branch3x3_2a."""
   if module in STEM:
     return STEM[module]
-  block, branch = re.fullmatch(r"Mixed_(..)\.branch_?(.+)", module).groups()
+  block, branch = module.removeprefix("Mixed_").split(".")
+  branch = branch.removeprefix("branch").removeprefix("_")
   branch = FORKED.get(branch, branch)
   numbered = re.search(r"_\d$", branch)
   return f"mixed{BLOCKS.index(block)}_{branch}" + "_1" * (not numbered)
