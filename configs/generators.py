@@ -53,9 +53,11 @@ def get_config(arg=""):
   c.runs = ""  # NAME=FOLDER of finished runs of the same data, by commas.
   c.only = ""  # Names of generators, by commas; "": all, or none beside runs.
 
-  # Features that distances are taken in: random_filters, and classifier, those
-  # of a network that learns the findings of the train images.
+  # Features that distances are taken in: random_filters; classifier, those of a
+  # network that learns the findings of the train images; inception, the
+  # literature's, for which you give pytorch-fid's file of weights.
   c.spaces = "random_filters,classifier"
+  c.inception_weights = ""
   c.classifier = runpy.run_path(str(SIBLING))["get_config"](arg).lock()
 
   # At most so many of train reals, held-out reals and fakes each.

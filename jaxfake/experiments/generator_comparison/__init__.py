@@ -18,6 +18,7 @@ from jaxfake.classifiers import classifier
 from jaxfake.data import pipeline
 from jaxfake.experiments import jobs
 from jaxfake.experiments.generator_comparison import measured, plan, report
+from jaxfake.models.weights import fid_weights
 from jaxfake.runtime import progress
 from jaxfake.training import workdir
 
@@ -25,11 +26,19 @@ CONFIG = "generators.py"
 
 
 def check(config) -> None:
-  """Raises ConfigError for values that no comparison could use."""
+  """Raises ConfigError for values that no comparison could use, and DataError
+  where Inception's weights are not the published ones."""
   if jax.process_count() > 1:
     raise errors.ConfigError("task generator_comparison runs in one process")
   for name in plan.spaces(config) or [""]:
     errors.check_choice("spaces", name, plan.SPACES)
+  if plan.INCEPTION in plan.spaces(config):
+    if not config.inception_weights:
+      raise errors.ConfigError(
+        f"inception_weights is '': expected the file {fid_weights.FILE}, which"
+        " the space inception is made with"
+      )
+    fid_weights.verified(config.inception_weights)
   for field, least in (("images", 6), ("resamples", 2)):
     if config[field] < least:
       raise errors.ConfigError(

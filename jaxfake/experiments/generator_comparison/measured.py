@@ -25,7 +25,9 @@ class Beside:
   def __init__(self, config, path: pathlib.Path, dataset):
     self._config, self._path, self._dataset = config, path, dataset
     self._place = path / "classifier"
-    self._spaces = figures.spaces(plan.spaces(config), self._place)
+    self._spaces = figures.spaces(
+      plan.spaces(config), self._place, config.inception_weights
+    )
 
   @functools.cached_property
   def _reals(self) -> tuple[figures.Seen, figures.Seen]:

@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 from jaxfake import configuration, contracts, errors, named
 
-SPACES = "random_filters", "classifier"
+INCEPTION = "inception"  # The literature's; its weights are the user's to give.
+SPACES = "random_filters", "classifier", INCEPTION
 HELD = "held-out reals"  # The name of their row.
 
 
@@ -19,6 +20,13 @@ class Run(NamedTuple):
 
 def spaces(config) -> list[str]:
   return [x for x in config.spaces.split(",") if x]
+
+
+def distances(space: str) -> tuple[str, str]:
+  """What the Fréchet and the kernel distance in a space are called."""
+  if space == INCEPTION:
+    return "fid", "kid"
+  return f"frechet_{space}", f"kernel_{space}"
 
 
 def classifier(config) -> contracts.Config:
