@@ -23,7 +23,7 @@ import numpy as np
 
 from jaxfake import errors
 from jaxfake.data import deliveries, matching, pipeline, sources, tampered, work
-from jaxfake.experiments.tampering import figures, maps, report
+from jaxfake.experiments.tampering import centres, figures, maps, report
 from jaxfake.experiments.tampering.ways import names, place, ways
 from jaxfake.runtime import disk, progress
 from jaxfake.training import workdir
@@ -57,6 +57,7 @@ def check(config) -> None:
       " from test pictures"
     )
   maps.check(config)
+  centres.check(config)
 
 
 def run(config, path: pathlib.Path, train) -> int:
@@ -77,6 +78,8 @@ def run(config, path: pathlib.Path, train) -> int:
     rows = scored(config, parts, shown, path / "rows.jsonl")
     outcome = figures.figures(config, rows)
     outcome["audit"] = figures.audit(config, dataset)
+    all_ways = report.drawable(shown["test"])
+    outcome["centres"] = centres.measured(config, all_ways)
     disk.write_csv(path / "cells.csv", [flat(row) for row in rows])
     folder.finish(0, outcome, {})
     result = disk.read_json(path / "result.json")

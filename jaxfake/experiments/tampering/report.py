@@ -9,7 +9,7 @@ from jaxfake.data import patients as whose
 from jaxfake.data.tampered import scene
 from jaxfake.evaluation import localization, pictures, report
 from jaxfake.evaluation.localization import of
-from jaxfake.experiments.tampering import maps
+from jaxfake.experiments.tampering import centres, maps
 from jaxfake.experiments.tampering.maps import Map
 from jaxfake.experiments.tampering.ways import NONE, names, place, ways
 
@@ -65,6 +65,15 @@ def write(
       grid(of(result["sizes"], map=name), "mm", " mm"),
       report.Heading(f"By delivery: {name}"),
       grid(of(result["ways"], map=name), "delivery"),
+    ]
+  if result["centres"]:
+    parts += [
+      report.Heading("Others' altered pictures, of which the middle is known"),
+      f"{config.centres}. Peak near: the map's maximum is at most"
+      f" {config.centres_px:g} pixels from the middle of what was altered;"
+      " chance, a place drawn anywhere in the picture is. None of these"
+      " pictures was learnt from.",
+      centres.table(result["centres"]),
     ]
   parts += [
     report.Heading("What it looks like"),
