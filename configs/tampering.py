@@ -44,8 +44,8 @@ def get_config(arg=""):
   # Of these its fields; its data are the experiment's.
   c.localizer = runpy.run_path(str(LOCALIZER))["get_config"](arg)
   del c.localizer.data, c.localizer.seed
-  # A folder of pictures that others altered with labels.csv (file, type, patient,
-  # x, y: the middle), such as CT; and how near to it in pixels a peak has to be.
+  # A folder of pictures that others altered, such as CT, with labels.csv (file,
+  # type, patient, x, y: the middle); and how near in pixels a peak has to be.
   c.centres = ""
   c.centres_px = 20.0
   c.block = 5  # Pixels a side, over which the noise is measured.

@@ -70,7 +70,8 @@ class Source:
   def _at(self, i) -> tuple[int, int, int]:
     """Of an item: which original, which of its draws, and the class."""
     rest, label = divmod(i, self._each)
-    return *divmod(rest, self._draws), label
+    at, draw = divmod(rest, self._draws)
+    return at, draw, label
 
   def _whose(self, i) -> dict:
     at, draw, label = self._at(i)

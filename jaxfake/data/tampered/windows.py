@@ -20,7 +20,7 @@ class Pairs:
   It holds the middle of what was altered, anywhere: a network sees where a
   window ends, and would learn to look at its middle. What was there before
   cannot tell the two apart. A share of the pairs is compressed as JPEG. What a
-  picture is too small for is mirrored. Pair k is a function of (seed, k).
+  picture is too small for is mirrored. Pair i is a function of (seed, i).
   """
 
   features = FEATURES
@@ -46,9 +46,9 @@ class Pairs:
     column = self._source.column(name)
     return [column[altered] for _, altered in self._pairs]
 
-  def __getitem__(self, k: int) -> dict[str, np.ndarray]:
-    rng = np.random.default_rng((self._seed, k))
-    items = [self._source[i] for i in self._pairs[k]]
+  def __getitem__(self, i: int) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng((self._seed, i))
+    items = [self._source[at] for at in self._pairs[i]]
     altered = mirrored(items[1]["mask"][..., 0], self._side) > 0
     place = self._place(altered, rng)
     images = [
