@@ -60,6 +60,15 @@ def test_help_imports_no_jax():
   assert "--workdir" in out.stdout
 
 
+def test_a_run_imports_no_scipy_stats():
+  """It would take a second of every start."""
+  code = (
+    "import sys; from jaxfake.generators import gan, guards;"
+    "from jaxfake.training import loop; assert 'scipy.stats' not in sys.modules"
+  )
+  subprocess.run([sys.executable, "-c", code], check=True)
+
+
 @pytest.mark.parametrize(
   ("overrides", "named"),
   [
