@@ -123,7 +123,7 @@ def test_listing_and_finding_import_nothing():
   )
   assert out.stdout.split() == [
     *("cyclegan", "edm", "gan", "latent_diffusion"),
-    *("stylegan2", "vae", "wgan_gp"),
+    *("pggan", "stylegan2", "vae", "wgan_gp"),
     *("classifier", "forensic", "localizer"),
     *("comparison", "few_images", "generator_comparison", "protocol", "ship"),
     *("study", "tampering", "traces"),

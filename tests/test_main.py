@@ -142,7 +142,7 @@ def test_every_variant_passes_its_checks(name, variant):
   task = named.find("task", config.task, *kinds).load()
   generators = (
     *("cyclegan", "edm", "gan", "latent_diffusion"),
-    *("stylegan2", "vae", "wgan_gp"),
+    *("pggan", "stylegan2", "vae", "wgan_gp"),
   )
   if config.task in (*generators, "classifier", "localizer"):
     loop.check(config)

@@ -108,3 +108,16 @@ def wgan_gp(weight: float) -> Loss:
     return judged._replace(terms=judged.terms | {"penalty": penalty})
 
   return Loss(discriminator, one_pass(lambda fake: -fake.mean()))
+
+
+def with_drift(loss: Loss, weight: float) -> Loss:
+  """A loss that also keeps the scores of real images near 0, which the
+  Wasserstein distance leaves open: Karras et al., 2018, arXiv:1710.10196,
+  appendix A.1."""
+
+  def discriminator(judge, real, fake, keys) -> Judged:
+    judged = loss.discriminator(judge, real, fake, keys)
+    drift = weight * (judged.real**2).mean()
+    return judged._replace(terms=judged.terms | {"drift": drift})
+
+  return loss._replace(discriminator=discriminator)

@@ -48,14 +48,26 @@ def part(x: jax.Array, k: int, n: int) -> jax.Array:
 
 
 def stepper(config, classes: Sequence[str]) -> Callable:
-  """`step(state, batch) -> (state, metrics)`: the critic's updates, each by a
-  part of the batch, then the generator's through the new critic. Algorithm 1.
+  """`step(state, batch) -> (state, metrics)`."""
+  loss = losses.wgan_gp(config.penalty)
+  update = updater(config, *gan.networks(config, classes), loss)
+
+  def step(state: gan.State, batch):
+    return update(
+      state, common.to_float(config, batch["image"]), batch["label"]
+    )
+
+  return step
+
+
+def updater(config, generator, critic, loss: losses.Loss) -> Callable:
+  """`update(state, real, label) -> (state, metrics)`: the critic's updates,
+  each by a part of the batch, images (b, s, s, c) in [-1, 1], then the
+  generator's through the new critic. Algorithm 1.
 
   Unrolled: in a loop XLA on CPU has slow convolutions, see
   xla.steps_per_dispatch.
   """
-  generator, critic = gan.networks(config, classes)
-  loss = losses.wgan_gp(config.penalty)
   adam = common.optimiser(config)
   names = augment.names(config.augment)
   augmented = functools.partial(augment.augment, names)
@@ -80,10 +92,9 @@ def stepper(config, classes: Sequence[str]) -> Callable:
     seen["d_gradient"] = optax.tree.norm(gradient)
     return gan.updated(adam, d, gradient, after), seen
 
-  def step(state: gan.State, batch):
+  def update(state: gan.State, real: jax.Array, label: jax.Array):
     key = jax.random.fold_in(jax.random.key(config.seed), state.step)
     k_fakes, k_z, k_judge, *k_steps = jax.random.split(key, 3 + n)
-    real, label = common.to_float(config, batch["image"]), batch["label"]
     d, g, each = state.discriminator, state.generator, []
     # The generator stays while the critic learns: one pass makes all fakes.
     z = latents(k_fakes, len(label))
@@ -114,7 +125,7 @@ def stepper(config, classes: Sequence[str]) -> Callable:
     ema = common.averaged(config.ema, state.step, state.ema, g.variables)
     return gan.State(state.step + 1, g, d, ema), seen
 
-  return step
+  return update
 
 
 def make(config, dataset) -> Task:

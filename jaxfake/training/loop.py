@@ -2,6 +2,7 @@
 
 import collections
 from collections.abc import Callable
+import functools
 import math
 import os
 import signal
@@ -17,7 +18,7 @@ from jaxfake import errors
 from jaxfake.data.feed import Feed
 from jaxfake.runtime import devices, processes, progress, xla
 from jaxfake.training import checkpoint, workdir
-from jaxfake.training.task import schedule
+from jaxfake.training.task import schedule, stage
 
 PREEMPTED, INTERRUPTED = errors.PREEMPTED, errors.INTERRUPTED
 
@@ -256,7 +257,13 @@ def train(config, task, source, run: workdir.Workdir) -> int:
       f" ({jax.devices()[0].device_kind}), mesh {dict(mesh.shape)},"
       f" {feed.about}; compiling{processes.census(config.batch_size)}"
     )
-    steps, like, facts = compile_steps(task, config, feed, everywhere)
+
+    @functools.cache
+    def compiled(step):
+      return compile_steps(task._replace(step=step), config, feed, everywhere)
+
+    step, end = stage(task, first)
+    steps, like, facts = compiled(step)
     if first:
       newest = first
       first, state = checkpoints.restore_last(
@@ -264,8 +271,10 @@ def train(config, task, source, run: workdir.Workdir) -> int:
         f"put a copy back, or delete {run.path}/checkpoints to begin at the"
         " first step",
       )
-      if first != newest:  # Of the same shapes, so the steps are the same.
+      if first != newest:  # Of the same shapes, so the programs are the same.
         feed = Feed(source, config, first, mesh)
+        step, end = stage(task, first)
+        steps, _, facts = compiled(step)
     else:
       state = begin(task, config, everywhere)
     run.begin(first)
@@ -289,7 +298,13 @@ def train(config, task, source, run: workdir.Workdir) -> int:
       unread = []  # Windows that are full: at most one.
       run_steps = dispatcher(steps, feed)
       while i < total and not stopped:
+        if i == end:
+          with bar.aside("compiling the next stage"):
+            step, end = stage(task, i)
+            steps, _, facts = compiled(step)
+          run_steps = dispatcher(steps, feed)
         n = min(feed.most, total - i, *(e - i % e for e in every[1:]))
+        n = min(n, end - i)
         state, metrics = run_steps(state, n)
         window.add(range(i + 1, i + n + 1), metrics)
         i += n

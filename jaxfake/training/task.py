@@ -1,6 +1,7 @@
 """What a learning method is to the loop, and sources made of others."""
 
 from collections.abc import Callable
+import math
 from typing import NamedTuple
 
 
@@ -22,6 +23,10 @@ class Task(NamedTuple):
   {name: JSON value, picture or list of predictions}: see workdir.finish.
   `start(state) -> state`, not traced, puts pretrained weights into the first
   state.
+
+  A step that changes as a run goes on is several: of each pair (n, step) of
+  `later`, n rising, the step takes the place of the one before after n steps.
+  Each is a program of its own, of the same state and batches.
   """
 
   init: Callable
@@ -32,6 +37,15 @@ class Task(NamedTuple):
   model: Callable | None = None
   best: str = ""
   conclude: Callable | None = None
+  later: tuple[tuple[int, Callable], ...] = ()
+
+
+def stage(task: Task, i: int) -> tuple[Callable, float]:
+  """The step that a task takes after i of them, and the number of steps after
+  which another takes its place; infinity where none does."""
+  stages = [(0, task.step), *task.later]
+  step = [step for n, step in stages if n <= i][-1]
+  return step, min((n for n, _ in stages if n > i), default=math.inf)
 
 
 class Schedule(NamedTuple):
