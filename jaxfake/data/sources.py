@@ -7,6 +7,8 @@ import itertools
 
 import numpy as np
 
+from jaxfake import contracts
+
 
 class Rows:
   """A source over equally long arrays: [i] -> {name: array[i]}."""
@@ -24,7 +26,9 @@ class Rows:
 class Subset:
   """The items of a source at the given indices."""
 
-  def __init__(self, source, indices):
+  def __init__(
+    self, source: contracts.Items, indices: Sequence[int] | np.ndarray
+  ):
     self._source, self._indices = source, indices
 
   def __len__(self) -> int:
@@ -40,7 +44,7 @@ class Subset:
   def features(self) -> Mapping[str, str]:
     return self._source.features
 
-  def reading(self, features) -> "Subset":
+  def reading(self, features: Sequence[str]) -> "Subset":
     """The same items with these features, where the source can."""
     return Subset(self._source.reading(features), self._indices)
 
@@ -54,7 +58,7 @@ class OfClasses(Subset):
   """The items of some classes, given by their labels; the new label is the
   place among these."""
 
-  def __init__(self, source, classes: Sequence[int]):
+  def __init__(self, source: contracts.Items, classes: Sequence[int]):
     labels = source.column("label")
     super().__init__(source, [i for i, x in enumerate(labels) if x in classes])
     self._classes = list(classes)
@@ -73,7 +77,7 @@ class OfClasses(Subset):
 class Joined:
   """The items of several sources, one source after the other."""
 
-  def __init__(self, *sources):
+  def __init__(self, *sources: contracts.Items):
     self._sources = sources
     self._ends = list(itertools.accumulate(map(len, sources)))
 

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+from jaxfake import contracts
+
 
 class Task(NamedTuple):
   """`init(key) -> state`, a pytree of arrays with a scalar `step`.
@@ -44,7 +46,7 @@ class Schedule(NamedTuple):
   checkpoint: int
 
 
-def schedule(config, images: int) -> Schedule:
+def schedule(config: contracts.Config, images: int) -> Schedule:
   """A config's `total_steps` and `every`, both in steps; or its `epochs` of so
   many images, and then `every` is in epochs too."""
   if "total_steps" in config:

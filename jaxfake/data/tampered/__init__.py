@@ -12,14 +12,16 @@ Where the originals have masks of lesions, as the phantom's nodules, those are
 taken out; elsewhere a place in the lungs is filled, whatever is there.
 """
 
+from collections.abc import Mapping
 import hashlib
 import itertools
 import json
+from typing import Any
 
 import numpy as np
 
+from jaxfake import contracts, errors
 from jaxfake import data as datasets
-from jaxfake import errors
 from jaxfake.data import deliveries, folders, sources
 from jaxfake.data import patients as whose
 
@@ -43,7 +45,7 @@ FEATURES = {
 class Source:
   """All items of the originals of one split: contracts.Items."""
 
-  def __init__(self, originals, own):
+  def __init__(self, originals: contracts.Items, own: Mapping[str, Any]):
     self.features = FEATURES
     self._originals, self._own = originals, dict(own)
     self._classes = classes(own)
@@ -131,11 +133,11 @@ def of_another(patients: list, at: int, rng: np.random.Generator) -> int:
   return int(others[rng.integers(len(others))])
 
 
-def classes(own) -> tuple[str, ...]:
+def classes(own: Mapping[str, Any]) -> tuple[str, ...]:
   return BINARY if own["binary"] else CLASSES
 
 
-def names(own, kind: str) -> list[str]:
+def names(own: Mapping[str, Any], kind: str) -> list[str]:
   """The methods of a kind that a set is made by; all where none is named."""
   from jaxfake.data.tampered import scene
 
@@ -143,7 +145,7 @@ def names(own, kind: str) -> list[str]:
   return given or list(scene.METHODS[kind])
 
 
-def check(own) -> None:
+def check(own: contracts.Config) -> None:
   """Raises ConfigError for values of a config's data.tampered."""
   from jaxfake.data.tampered import scene
 
@@ -166,7 +168,7 @@ def check(own) -> None:
     )
 
 
-def originals(data) -> datasets.Dataset:
+def originals(data: contracts.Config) -> datasets.Dataset:
   """The set that data.tampered.real names. Raises ConfigError, DataError."""
   datasets.check_originals("data.tampered.real", data.tampered.real)
   changed = data.copy_and_resolve_references()
@@ -174,7 +176,7 @@ def originals(data) -> datasets.Dataset:
   return datasets.prepare(changed)
 
 
-def prepare(data) -> datasets.Dataset:
+def prepare(data: contracts.Config) -> datasets.Dataset:
   """What `config.data` names: `tampered.real` is the kind of `dir`'s data.
 
   Raises ConfigError, DataError.

@@ -2,6 +2,7 @@
 
 import pathlib
 
+from jaxfake import contracts
 from jaxfake.data import patients
 from jaxfake.evaluation import report
 from jaxfake.experiments.generator_comparison import plan
@@ -19,7 +20,13 @@ OF_SPACE = {
 }
 
 
-def write(config, path: pathlib.Path, facts: dict, rows, failed: dict) -> str:
+def write(
+  config: contracts.Config,
+  path: pathlib.Path,
+  facts: dict,
+  rows: list[dict],
+  failed: dict,
+) -> str:
   """Writes them; returns the gist as Markdown."""
   tables = {
     space: [of_space(row, space) for row in rows]
@@ -51,7 +58,7 @@ def write(config, path: pathlib.Path, facts: dict, rows, failed: dict) -> str:
   return f"\n{report.markdown(first)}\n  {path}/table.html"
 
 
-def about(config, facts: dict) -> str:
+def about(config: contracts.Config, facts: dict) -> str:
   counts = ", ".join(
     f"{split} {sum(n.values()):,}" for split, n in facts["counts"].items()
   )
