@@ -39,7 +39,7 @@ def order(seed: int, epoch: int, n: int) -> np.ndarray:
 class Shuffled:
   """The endless stream over a source, for Grain."""
 
-  def __init__(self, source: contracts.Items, seed: int):
+  def __init__(self, source: contracts.Examples, seed: int):
     self._source, self._seed = source, seed
 
   def __len__(self) -> int:
@@ -67,7 +67,7 @@ def indices(
 
 
 def batches(
-  source: contracts.Items,
+  source: contracts.Examples,
   seed: int,
   batch_size: int,
   first: int,

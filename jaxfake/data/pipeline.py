@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from jaxfake import errors
-from jaxfake.contracts import Config, Dataset, Items
+from jaxfake.contracts import Config, Dataset, Examples, Items
 from jaxfake.data import sources, work
 
 # Pillow's, all antialiased when shrinking.
@@ -114,7 +114,7 @@ class Images:
     return fit(value[..., 0], size, how, kernel)[..., None]
 
 
-def arrays(source: Items) -> dict[str, np.ndarray]:
+def arrays(source: Examples) -> dict[str, np.ndarray]:
   """All items of a source, stacked: {"image": uint8 (n, s, s, 1), ...}."""
   with (
     work.threads() as pool,

@@ -4,6 +4,7 @@ sources as one."""
 import bisect
 from collections.abc import Mapping, Sequence
 import itertools
+from typing import cast
 
 import numpy as np
 
@@ -94,4 +95,4 @@ class Joined:
     return [x for source in self._sources for x in source.column(name)]
 
 
-NOTHING = Subset((), ())
+NOTHING = Subset(cast(contracts.Items, ()), ())

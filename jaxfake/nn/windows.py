@@ -83,12 +83,13 @@ def spread(geo: Geometry, give: Callable, *arrays: jax.Array) -> jax.Array:
   as (b, rows, 1, columns, 1, c). One fused pass writes x once.
   """
   (s0, s1), (n0, n1) = geo.strides, _blocks(geo)
-  arrays = [pad(a, ((n0 - 1, n0 - 1), (n1 - 1, n1 - 1))) for a in arrays]
-  rows, columns = arrays[0].shape[1] - n0 + 1, arrays[0].shape[2] - n1 + 1
+  more = ((n0 - 1, n0 - 1), (n1 - 1, n1 - 1))
+  padded = [pad(a, more) for a in arrays]
+  rows, columns = padded[0].shape[1] - n0 + 1, padded[0].shape[2] - n1 + 1
   x = typing.cast(jax.Array, 0)
   for u, v in np.ndindex(n0, n1):
     i, j = n0 - 1 - u, n1 - 1 - v
-    shifted = [a[:, i : i + rows, None, j : j + columns, None] for a in arrays]
+    shifted = [a[:, i : i + rows, None, j : j + columns, None] for a in padded]
     x += give(u, v, *shifted)
   x = x.reshape(-1, rows * s0, columns * s1, x.shape[-1])
   (height, width), (top, _), (left, _) = geo.size, *geo.pads

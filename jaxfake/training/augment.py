@@ -116,9 +116,10 @@ def turned(key: jax.Array, *images: jax.Array) -> list[jax.Array]:
     lambda x: x.swapaxes(1, 2),
   )
   chosen = jax.random.bernoulli(key, shape=(3, len(images[0]), 1, 1, 1))
+  now = list(images)
   for way, rows in zip(ways, chosen, strict=True):
-    images = [jnp.where(rows, way(x), x) for x in images]
-  return list(images)
+    now = [jnp.where(rows, way(x), x) for x in now]
+  return now
 
 
 AUGMENTATIONS = {

@@ -328,6 +328,7 @@ def train(
             values = task.evaluate(state, gather)
             run.evaluation(i, values)
             if task.best:
+              assert task.model is not None  # The best one is kept of.
               best.offer(i, float(values[task.best]), task.model(state))
         # Last, so that what a checkpoint's step reported is never lost.
         if save or stopped:
