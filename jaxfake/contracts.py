@@ -149,9 +149,16 @@ class Source(Protocol):
 class Dataset(Protocol):
   """A prepared data set: data.Dataset."""
 
-  name: str
-  classes: tuple[str, ...]
-  facts: dict  # JSON-able: what a result says of its data.
+  @property
+  def name(self) -> str: ...
+
+  @property
+  def classes(self) -> tuple[str, ...]: ...
+
+  @property
+  def facts(self) -> dict:
+    """JSON-able: what a result says of its data."""
+    ...
 
   def source(self, split: str) -> "Items":
     """The images of "train", "val" or "test". Raises DataError."""

@@ -110,7 +110,9 @@ def detached(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
 
 def norm(parameters: Iterable[torch.Tensor]) -> torch.Tensor:
   """Of all gradients together."""
-  return torch.nn.utils.get_total_norm([p.grad for p in parameters])
+  return torch.nn.utils.get_total_norm(
+    [p.grad for p in parameters if p.grad is not None]
+  )
 
 
 def repeated(step: Callable, place: Place, n: int) -> Callable[[int], int]:

@@ -4,7 +4,7 @@ sources as one."""
 import bisect
 from collections.abc import Mapping, Sequence
 import itertools
-from typing import cast
+from typing import Any
 
 import numpy as np
 
@@ -27,9 +27,7 @@ class Rows:
 class Subset:
   """The items of a source at the given indices."""
 
-  def __init__(
-    self, source: contracts.Items, indices: Sequence[int] | np.ndarray
-  ):
+  def __init__(self, source: Any, indices: Sequence[int] | np.ndarray):
     self._source, self._indices = source, indices
 
   def __len__(self) -> int:
@@ -95,4 +93,4 @@ class Joined:
     return [x for source in self._sources for x in source.column(name)]
 
 
-NOTHING = Subset(cast(contracts.Items, ()), ())
+NOTHING = Subset((), ())

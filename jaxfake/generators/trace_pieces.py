@@ -27,7 +27,8 @@ def batch(
 ) -> np.ndarray:
   """uint8 (b, crop, crop) of drawn pieces."""
   images = (
-    pieces[rng.integers(len(pieces))].image for _ in range(config.batch_size)
+    pieces[int(rng.integers(len(pieces)))].image
+    for _ in range(config.batch_size)
   )
   return np.stack([cut(image, config.crop, rng) for image in images])
 

@@ -13,7 +13,7 @@ the mapping network sees the class beside the latents, the discriminator through
 a projection (Miyato and Koyama, 2018, arXiv:1802.05637, equation 3).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 import functools
 import math
 from typing import Any
@@ -225,7 +225,7 @@ class Synthesis(nn.Module):
   dtype: jax.typing.DTypeLike | None = None  # Of the convolutions.
 
   @nn.compact
-  def __call__(self, style: jax.Array, noise: Sequence[jax.Array]):
+  def __call__(self, style: jax.Array, noise: Iterable[jax.Array]):
     layer = functools.partial(StyledConv, dtype=self.dtype)
     noise = iter(noise)
     constant = self.param("constant", _normal, (1, 4, 4, self.widths[0]))

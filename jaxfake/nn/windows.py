@@ -27,7 +27,7 @@ def geometry(
   x: jax.Array, kernel: Sequence[int], strides: Sequence[int], padding: Padding
 ) -> Geometry:
   """Of windows over x (b, h, w, c), with what lax means by a padding."""
-  size, kernel, strides = x.shape[1:3], tuple(kernel), tuple(strides)
+  size, kernel, strides = pair(x.shape[1:3]), pair(kernel), pair(strides)
   if isinstance(padding, str):
     padding = lax.padtype_to_pads(size, kernel, strides, padding)
   return Geometry(size, kernel, strides, static(padding))

@@ -9,7 +9,7 @@ import numpy as np
 
 
 def mesh_and_shardings(
-  devices: Sequence[jax.Device] | None = None,
+  devices: Sequence | None = None,
 ) -> tuple[jax.sharding.Mesh, jax.NamedSharding, jax.NamedSharding]:
   """All devices, or those given, in a row; a sharding by rows of a batch, one
   for copies.

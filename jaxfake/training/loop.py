@@ -343,6 +343,7 @@ def train(
   facts = {"state_sha256": checkpoint.sha256(state), "compiled": facts}
   conclusion = {}
   if task.conclude:
+    assert task.model is not None  # What is concluded of.
     progress.say("scoring with the best model")
     with checkpoint.Best(run.path, task.best) as best:
       model = best.restore(task.model(like))

@@ -80,7 +80,9 @@ def thickness(
   return {"soft": np.maximum(soft, 0), "fat": fat, "lung": lung, "bone": bone}
 
 
-def project(view: "anatomy.View", points: tuple[float, ...]) -> tuple:
+def project(
+  view: "anatomy.View", points: Sequence[float | np.ndarray]
+) -> tuple:
   """Points (x, v, depth, radius) of the patient at rest: x, v, radius here."""
   x, v, depth, r = points
   return x + view.yaw * depth, v * view.breath + view.pitch * depth, r

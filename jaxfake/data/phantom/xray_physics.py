@@ -89,7 +89,7 @@ class Grid:
     )
 
   def pixels(
-    self, x: np.ndarray, v: np.ndarray
+    self, x: float | np.ndarray, v: float | np.ndarray
   ) -> tuple[np.ndarray, np.ndarray]:
     """Fractional column and row of world points; first order in the bend."""
     bend = self._bend(x, v)

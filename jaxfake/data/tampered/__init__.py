@@ -45,7 +45,9 @@ FEATURES = {
 class Source:
   """All items of the originals of one split: contracts.Items."""
 
-  def __init__(self, originals: contracts.Items, own: Mapping[str, Any]):
+  def __init__(
+    self, originals: contracts.Items | sources.Joined, own: Mapping[str, Any]
+  ):
     self.features = FEATURES
     self._originals, self._own = originals, dict(own)
     self._classes = classes(own)

@@ -56,6 +56,7 @@ def splice(scene: "Scene", rng: np.random.Generator) -> tuple:
   """A piece of another picture, blended in: of `scene.donor_box`, or else of a
   place that looks most like a lesion, at the same scale."""
   donor, box = scene.donor, scene.donor_box
+  assert donor is not None  # A splice is asked for with one.
   if box is None:
     scale = min(donor.values.shape) / min(scene.values.shape)
     height, width = (

@@ -136,7 +136,7 @@ def shortcuts(images: np.ndarray) -> np.ndarray:
 
 def shortcut_probe(
   train: tuple[np.ndarray, np.ndarray],
-  test: tuple[np.ndarray, np.ndarray, Sequence[str]],
+  test: tuple[np.ndarray, np.ndarray, list[str]],
   of: Callable = shortcuts,
 ) -> dict:
   """AUC of a ridge on `of(images)`: {"value", "low", "high", "interval"}.
@@ -154,8 +154,8 @@ def shortcut_probe(
 
 
 def null_control(
-  train: tuple[np.ndarray, Sequence[str]],
-  test: tuple[np.ndarray, Sequence[str]],
+  train: tuple[np.ndarray, list[str]],
+  test: tuple[np.ndarray, list[str]],
   of: Callable,
 ) -> dict:
   """AUCs where a coin decides for each patient what all of its images are.
@@ -184,8 +184,8 @@ def null_control(
 
 def audit(
   files: Sequence[Sequence[bytes]],
-  train: tuple[np.ndarray, np.ndarray, Sequence[str]],
-  test: tuple[np.ndarray, np.ndarray, Sequence[str]],
+  train: tuple[np.ndarray, np.ndarray, list[str]],
+  test: tuple[np.ndarray, np.ndarray, list[str]],
 ) -> dict:
   """All three questions: {"containers", "shortcut_probe", "shortcuts",
   "shuffled_labels", "real_against_real", "leaks": [text]}.
