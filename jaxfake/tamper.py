@@ -22,9 +22,12 @@ import json
 import os
 import pathlib
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jaxfake import __version__, errors
+
+if TYPE_CHECKING:
+  from jaxfake.data.tampered import files
 
 ABOUT, MANIFEST = "tampering.json", "manifest.jsonl"
 
@@ -65,7 +68,7 @@ def parser() -> argparse.ArgumentParser:
   return p
 
 
-def ordered(args) -> Any:
+def ordered(args: argparse.Namespace) -> Any:
   """What the flags ask for: a files.Order of no path. Raises ConfigError."""
   from jaxfake.data.tampered import files, region, scene
 
@@ -95,7 +98,7 @@ def ordered(args) -> Any:
   )
 
 
-def about(order) -> dict:
+def about(order: "files.Order") -> dict:
   """What tampering.json says: whatever decides what is made of a file."""
   facts = {k: v for k, v in order._asdict().items() if k != "path"}
   donor = facts.pop("donor")
@@ -123,7 +126,7 @@ def begin(out: pathlib.Path, facts: dict) -> None:
   disk.write_json(place, facts)
 
 
-def write(out: pathlib.Path, path: str, altered) -> dict:
+def write(out: pathlib.Path, path: str, altered: "files.Altered") -> dict:
   """Writes an altered file and its mask, whole or not at all; its row."""
   from jaxfake.classifiers import detector
 
@@ -162,7 +165,7 @@ def undone(out: pathlib.Path, files: list[str]) -> list[str]:
   return left
 
 
-def run(args) -> int:
+def run(args: argparse.Namespace) -> int:
   from jaxfake.classifiers import detector
   from jaxfake.data import decoders, image_error, work
   from jaxfake.data.tampered import files as altering

@@ -13,7 +13,7 @@ Whole pictures are then mapped as they are, and thresholds settled on those of
 validation (picture_maps.py).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import functools
 import pathlib
@@ -26,7 +26,7 @@ import numpy as np
 import optax
 import scipy.special
 
-from jaxfake import configuration, errors
+from jaxfake import configuration, contracts, errors
 from jaxfake.classifiers import detector, neural, picture_maps
 from jaxfake.data import matching, pipeline, sources, tampered
 from jaxfake.data import patients as whose
@@ -36,7 +36,7 @@ from jaxfake.evaluation.verdicts import verdicts
 from jaxfake.models import localizer as models
 from jaxfake.nn import layers
 from jaxfake.runtime import disk, xla
-from jaxfake.training import augment, loop
+from jaxfake.training import augment, loop, workdir
 from jaxfake.training.task import Task, schedule
 
 CONFIG = "localizer.py"
@@ -57,7 +57,7 @@ class State(struct.PyTreeNode):
   opt: Any
 
 
-def check(config) -> None:
+def check(config: contracts.Config) -> None:
   """Raises ConfigError for values no run could use."""
   errors.check_choice("dtype", config.dtype, layers.DTYPES)
   if config.data.name != "tampered":
@@ -93,11 +93,11 @@ def check(config) -> None:
   neural.check_optimiser(config.opt)
 
 
-def network(config) -> models.Localizer:
+def network(config: contracts.Config) -> models.Localizer:
   return models.Localizer(config.model.width, layers.DTYPES[config.dtype])
 
 
-def scorer(config) -> Callable:
+def scorer(config: contracts.Config) -> Callable:
   """`logits(variables, image)`, uint8 (b, h, w, 1) to float32 (b, h, w)."""
   net = network(config)
   return lambda variables, image: net.apply(
@@ -124,7 +124,7 @@ def losses(logits: jax.Array, mask: jax.Array) -> jax.Array:
   return jnp.stack(parts, 1)
 
 
-def balanced(parts) -> jax.Array:
+def balanced(parts: jax.Array) -> jax.Array:
   """The loss of some pictures, from their `losses` (b, 3, 2): half the mean
   over altered pixels, a quarter that over the same places unaltered, and a
   quarter that over the others. Of a kind that they lack, nothing."""
@@ -132,7 +132,9 @@ def balanced(parts) -> jax.Array:
   return (total / jnp.maximum(count, 1)) @ WEIGHTS
 
 
-def prepare(config, splits, run) -> Callable[[], int]:
+def prepare(
+  config: contracts.Config, splits: pipeline.Splits, run: workdir.Workdir
+) -> Callable[[], int]:
   """What trains the network and returns an exit code, ready to be called.
 
   Raises DataError where a split lacks altered pictures, or others.
@@ -151,7 +153,7 @@ def prepare(config, splits, run) -> Callable[[], int]:
   return lambda: loop.train(config, make(config, splits, steps), train, run)
 
 
-def make(config, splits, steps: int) -> Task:
+def make(config: contracts.Config, splits: pipeline.Splits, steps: int) -> Task:
   """The task of learning the masks of `splits`, in so many steps."""
   learning = Learning(config, splits, steps)
   return Task(
@@ -173,7 +175,9 @@ def variables(state: State) -> dict:
 class Learning:
   """The functions of a task, of one configuration and one data set."""
 
-  def __init__(self, config, splits, steps: int):
+  def __init__(
+    self, config: contracts.Config, splits: pipeline.Splits, steps: int
+  ):
     self._config, self._splits = config, splits
     self._net = network(config)
     self._score = xla.jit(scorer(config))
@@ -199,7 +203,9 @@ class Learning:
       self._opt.init(start["params"]),
     )
 
-  def step(self, state: State, batch) -> tuple[State, dict[str, jax.Array]]:
+  def step(
+    self, state: State, batch: Mapping[str, jax.Array]
+  ) -> tuple[State, dict[str, jax.Array]]:
     key = jax.random.fold_in(jax.random.key(state.seed), state.step)
     pairs = batch["image"], batch["mask"]
     image, mask = augment.turned(key, *map(unpaired, pairs))
@@ -260,7 +266,7 @@ class Learning:
       "place_auc": metrics.auc(altered.astype(int), np.array(places)),
     }
 
-  def conclude(self, model, gather: Callable) -> dict:
+  def conclude(self, model: contracts.Tree, gather: Callable) -> dict:
     del gather  # Pictures have sizes of their own: every host maps all.
     score = functools.partial(self._score, jax.device_get(model))
     c, splits = self._config, self._splits
@@ -289,7 +295,7 @@ class Learning:
     }
 
 
-def spread(source, most: int) -> sources.Subset:
+def spread(source: contracts.Items, most: int) -> sources.Subset:
   """At most so many items, altered and not in equal parts, evenly over a
   source."""
   altered = np.array(source.column("label")) > 0

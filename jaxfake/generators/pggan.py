@@ -19,10 +19,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxfake import errors
+from jaxfake import contracts, errors
+from jaxfake.data import pipeline
 from jaxfake.generators import common, gan, losses, wgan_gp
 from jaxfake.models import pggan
-from jaxfake.training import loop
+from jaxfake.training import loop, workdir
 from jaxfake.training.task import Task
 
 CONFIG = "pggan.py"
@@ -31,7 +32,7 @@ load = gan.load
 summary = common.summary
 
 
-def check(config) -> None:
+def check(config: contracts.Config) -> None:
   """Raises ConfigError for values no run could use."""
   gan.check_networks(config)
   sides = [4 << i for i in range(resolutions(config.data.size))]
@@ -63,14 +64,14 @@ def resolutions(size: int) -> int:
   return size.bit_length() - 2
 
 
-def begins(config) -> list[int]:
+def begins(config: contracts.Config) -> list[int]:
   """The steps at which the first resolution and each further one begin."""
   grow = config.grow
   further = resolutions(config.data.size) - resolutions(grow.first)
   return [0] + [grow.hold + i * (grow.fade + grow.hold) for i in range(further)]
 
 
-def level(config, step: jax.Array) -> jax.Array:
+def level(config: contracts.Config, step: jax.Array) -> jax.Array:
   """How many resolutions there are at a step; a fraction has faded in.
 
   In its `fade` steps a resolution counts 1, 2, ... parts of `fade + 1`.
@@ -88,7 +89,9 @@ def shrunk(real: jax.Array, side: int, share: jax.Array) -> jax.Array:
   return pggan.mixed(share, pggan.doubled(pggan.halved(real)), real)
 
 
-def stepper(config, classes: Sequence[str], further: int = 0) -> Callable:
+def stepper(
+  config: contracts.Config, classes: Sequence[str], further: int = 0
+) -> Callable:
   """`step(state, batch) -> (state, metrics)` while so many resolutions follow
   the first."""
   sides = resolutions(config.grow.first) + further
@@ -124,7 +127,7 @@ def stepper(config, classes: Sequence[str], further: int = 0) -> Callable:
   return step
 
 
-def make(config, dataset) -> Task:
+def make(config: contracts.Config, dataset: pipeline.Splits) -> Task:
   """The task of training a GAN that grows on a data set's train images: see
   gan.make."""
   later = tuple(
@@ -136,14 +139,16 @@ def make(config, dataset) -> Task:
   return task._replace(later=later)
 
 
-def prepare(config, splits, run) -> Callable[[], int]:
+def prepare(
+  config: contracts.Config, splits: pipeline.Splits, run: workdir.Workdir
+) -> Callable[[], int]:
   """What trains the GAN and returns an exit code, ready to be called."""
   splits = common.of_class(splits, config.only_class)
   task = make(config, splits)
   return lambda: loop.train(config, task, splits.train, run)
 
 
-def describe(config) -> dict[str, Any]:
+def describe(config: contracts.Config) -> dict[str, Any]:
   """What tells one from another."""
   return {
     "width": config.model.width,

@@ -93,7 +93,7 @@ class Translator(common.Trained):
     self,
     draw: Callable,
     name: str,
-    config,
+    config: contracts.Config,
     classes: Sequence[str],
     state: Any,
     originals: Originals | Given,

@@ -11,13 +11,15 @@ from collections.abc import Callable, Sequence
 import functools
 from typing import Any
 
+import flax.linen as nn
 import jax
 import optax
 
-from jaxfake import errors
+from jaxfake import contracts, errors
+from jaxfake.data import pipeline
 from jaxfake.generators import common, gan, losses
 from jaxfake.runtime import devices
-from jaxfake.training import augment, loop
+from jaxfake.training import augment, loop, workdir
 from jaxfake.training.task import Task
 
 CONFIG = "wgan_gp.py"
@@ -26,7 +28,7 @@ load = gan.load
 summary = common.summary
 
 
-def check(config) -> None:
+def check(config: contracts.Config) -> None:
   """Raises ConfigError for values no run could use."""
   gan.check_networks(config)
   common.require_above(config, "penalty", 0)
@@ -47,7 +49,7 @@ def part(x: jax.Array, k: int, n: int) -> jax.Array:
   return x.reshape(-1, n, *x.shape[1:])[:, k]
 
 
-def stepper(config, classes: Sequence[str]) -> Callable:
+def stepper(config: contracts.Config, classes: Sequence[str]) -> Callable:
   """`step(state, batch) -> (state, metrics)`."""
   loss = losses.wgan_gp(config.penalty)
   update = updater(config, *gan.networks(config, classes), loss)
@@ -60,7 +62,12 @@ def stepper(config, classes: Sequence[str]) -> Callable:
   return step
 
 
-def updater(config, generator, critic, loss: losses.Loss) -> Callable:
+def updater(
+  config: contracts.Config,
+  generator: nn.Module,
+  critic: nn.Module,
+  loss: losses.Loss,
+) -> Callable:
   """`update(state, real, label) -> (state, metrics)`: the critic's updates,
   each by a part of the batch, images (b, s, s, c) in [-1, 1], then the
   generator's through the new critic. Algorithm 1.
@@ -128,20 +135,22 @@ def updater(config, generator, critic, loss: losses.Loss) -> Callable:
   return update
 
 
-def make(config, dataset) -> Task:
+def make(config: contracts.Config, dataset: pipeline.Splits) -> Task:
   """The task of training a WGAN-GP on a data set's train images: see
   gan.make."""
   return gan.task(config, dataset, gan.initial, stepper)
 
 
-def prepare(config, splits, run) -> Callable[[], int]:
+def prepare(
+  config: contracts.Config, splits: pipeline.Splits, run: workdir.Workdir
+) -> Callable[[], int]:
   """What trains the GAN and returns an exit code, ready to be called."""
   splits = common.of_class(splits, config.only_class)
   task = make(config, splits)
   return lambda: loop.train(config, task, splits.train, run)
 
 
-def describe(config) -> dict[str, Any]:
+def describe(config: contracts.Config) -> dict[str, Any]:
   """What tells one from another."""
   model = config.model
   return {

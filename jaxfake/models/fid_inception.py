@@ -17,7 +17,7 @@ from jaxfake.nn import pool
 SIZE = 299  # Pixels a side.
 
 
-def largest(x) -> jax.Array:
+def largest(x: jax.Array) -> jax.Array:
   return pool.max_pool(x, (3, 3), (1, 1), "SAME")
 
 

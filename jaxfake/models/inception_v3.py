@@ -9,6 +9,7 @@ keras.applications only numbers its layers, so the names are ours. Layers are
 created in Keras's order.
 """
 
+from collections.abc import Callable
 import functools
 import typing
 
@@ -23,7 +24,12 @@ DOWN = ((2, 2), "VALID")  # Strides and padding of a step that halves.
 
 
 def convolve(
-  x, name: str, *steps, train: bool, dtype, scale: bool = False
+  x: jax.Array,
+  name: str,
+  *steps: tuple,
+  train: bool,
+  dtype: jax.typing.DTypeLike | None,
+  scale: bool = False,
 ) -> jax.Array:
   """A chain of convolutions, (b, h, w, c) -> (b, h', w', features).
 
@@ -48,7 +54,7 @@ def convolve(
   return x
 
 
-def stem(x, chain) -> jax.Array:
+def stem(x: jax.Array, chain: Callable) -> jax.Array:
   """Images (b, h, w, c) to (b, about h / 8, w / 8, 192)."""
   unpadded = ((1, 1), "VALID")
   x = chain(
@@ -59,16 +65,16 @@ def stem(x, chain) -> jax.Array:
   return halve(x)
 
 
-def halve(x) -> jax.Array:
+def halve(x: jax.Array) -> jax.Array:
   return pool.max_pool(x, (3, 3), (2, 2))
 
 
-def smooth(x) -> jax.Array:
+def smooth(x: jax.Array) -> jax.Array:
   """Mean over 3 x 3 pixels, fewer at the edges."""
   return pool.avg_pool(x, (3, 3), (1, 1), "SAME", count_include_pad=False)
 
 
-def mixed_a(x, name, pooled, chain) -> jax.Array:
+def mixed_a(x: jax.Array, name: str, pooled: int, chain: Callable) -> jax.Array:
   """Figure 5: (b, h, w, c) -> (b, h, w, 224 + pooled)."""
   branches = (
     chain(x, f"{name}_1x1", (64, ONE)),
@@ -79,7 +85,7 @@ def mixed_a(x, name, pooled, chain) -> jax.Array:
   return jnp.concatenate(branches, -1)
 
 
-def reduction_a(x, name, chain) -> jax.Array:
+def reduction_a(x: jax.Array, name: str, chain: Callable) -> jax.Array:
   """Figure 10: (b, h, w, c) -> (b, h / 2, w / 2, 480 + c)."""
   branches = (
     chain(x, f"{name}_3x3", (384, THREE, *DOWN)),
@@ -89,7 +95,7 @@ def reduction_a(x, name, chain) -> jax.Array:
   return jnp.concatenate(branches, -1)
 
 
-def mixed_b(x, name, width, chain) -> jax.Array:
+def mixed_b(x: jax.Array, name: str, width: int, chain: Callable) -> jax.Array:
   """Figure 6: (b, h, w, c) -> (b, h, w, 768)."""
   row, column = (1, 7), (7, 1)
   branches = (
@@ -109,7 +115,7 @@ def mixed_b(x, name, width, chain) -> jax.Array:
   return jnp.concatenate(branches, -1)
 
 
-def reduction_b(x, name, chain) -> jax.Array:
+def reduction_b(x: jax.Array, name: str, chain: Callable) -> jax.Array:
   """(b, h, w, c) -> (b, h / 2, w / 2, 512 + c)."""
   branches = (
     chain(x, f"{name}_3x3", (192, ONE), (320, THREE, *DOWN)),
@@ -126,7 +132,9 @@ def reduction_b(x, name, chain) -> jax.Array:
   return jnp.concatenate(branches, -1)
 
 
-def mixed_c(x, name, chain, pooled=smooth) -> jax.Array:
+def mixed_c(
+  x: jax.Array, name: str, chain: Callable, pooled: Callable = smooth
+) -> jax.Array:
   """Figure 7: (b, h, w, c) -> (b, h, w, 2048)."""
   one = chain(x, f"{name}_1x1", (320, ONE))
   three = chain(x, f"{name}_3x3", (384, ONE))
@@ -141,7 +149,7 @@ def mixed_c(x, name, chain, pooled=smooth) -> jax.Array:
   )
 
 
-def body(x, chain, last=smooth) -> jax.Array:
+def body(x: jax.Array, chain: Callable, last: Callable = smooth) -> jax.Array:
   """All but the head: images (b, h, w, c) to float32 (b, 2048). `last` is the
   pooling of the last block."""
   x = stem(x, chain)
@@ -169,7 +177,7 @@ class InceptionV3(nn.Module):
   smallest: typing.ClassVar[int] = 75
 
   @nn.compact
-  def __call__(self, x, *, train: bool, features: bool = False):
+  def __call__(self, x: jax.Array, *, train: bool, features: bool = False):
     layers.check_size(self, x)
     chain = functools.partial(convolve, train=train, dtype=self.dtype)
     x = body(x, chain)

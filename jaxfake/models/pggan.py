@@ -24,7 +24,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxfake import errors
+from jaxfake import contracts, errors
 from jaxfake.models import stylegan2
 from jaxfake.models.stylegan2 import Conv, Dense, activated
 from jaxfake.nn import pool, windows
@@ -142,7 +142,7 @@ class Discriminator(nn.Module):
     return score
 
 
-def check(model) -> None:
+def check(model: contracts.Config) -> None:
   """Raises ConfigError for values of a config's `model`."""
   for name in ("width", "max_width", "group"):
     if model[name] < 1:
@@ -151,14 +151,17 @@ def check(model) -> None:
       )
 
 
-def latents(model, size: int) -> int:
+def latents(model: contracts.Config, size: int) -> int:
   """How many normal deviates an image is made of."""
   del size
   return model.latents
 
 
 def make(
-  model, num_classes: int, size: int, dtype=None
+  model: contracts.Config,
+  num_classes: int,
+  size: int,
+  dtype: jax.typing.DTypeLike | None = None,
 ) -> tuple[Generator, Discriminator]:
   """Generator and discriminator for a config's `model` part, whole. Parameters
   and what they return are float32 whatever the `dtype`."""

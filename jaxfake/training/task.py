@@ -1,8 +1,10 @@
 """What a learning method is to the loop, and sources made of others."""
 
 from collections.abc import Callable
-import math
+import sys
 from typing import NamedTuple
+
+from jaxfake import contracts
 
 
 class Task(NamedTuple):
@@ -40,12 +42,12 @@ class Task(NamedTuple):
   later: tuple[tuple[int, Callable], ...] = ()
 
 
-def stage(task: Task, i: int) -> tuple[Callable, float]:
+def stage(task: Task, i: int) -> tuple[Callable, int]:
   """The step that a task takes after i of them, and the number of steps after
-  which another takes its place; infinity where none does."""
+  which another takes its place; sys.maxsize where none does."""
   stages = [(0, task.step), *task.later]
   step = [step for n, step in stages if n <= i][-1]
-  return step, min((n for n, _ in stages if n > i), default=math.inf)
+  return step, min((n for n, _ in stages if n > i), default=sys.maxsize)
 
 
 class Schedule(NamedTuple):
@@ -58,7 +60,7 @@ class Schedule(NamedTuple):
   checkpoint: int
 
 
-def schedule(config, images: int) -> Schedule:
+def schedule(config: contracts.Config, images: int) -> Schedule:
   """A config's `total_steps` and `every`, both in steps; or its `epochs` of so
   many images, and then `every` is in epochs too."""
   if "total_steps" in config:

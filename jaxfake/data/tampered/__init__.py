@@ -13,14 +13,16 @@ Where the originals have masks of lesions, as the phantom's nodules, those are
 taken out; elsewhere a place in the lungs is filled, whatever is there.
 """
 
+from collections.abc import Mapping
 import hashlib
 import itertools
 import json
+from typing import Any
 
 import numpy as np
 
+from jaxfake import contracts, errors
 from jaxfake import data as datasets
-from jaxfake import errors
 from jaxfake.data import deliveries, folders, sources
 from jaxfake.data import patients as whose
 
@@ -46,7 +48,9 @@ class Source:
   """All items of the originals of one split, altered so many times each:
   contracts.Items."""
 
-  def __init__(self, originals, own, draws: int = 1):
+  def __init__(
+    self, originals: contracts.Items, own: Mapping[str, Any], draws: int = 1
+  ):
     self.features = FEATURES
     self._draws = draws
     self._originals, self._own = originals, dict(own)
@@ -144,11 +148,11 @@ def of_another(patients: list, at: int, rng: np.random.Generator) -> int:
   return int(others[rng.integers(len(others))])
 
 
-def classes(own) -> tuple[str, ...]:
+def classes(own: Mapping[str, Any]) -> tuple[str, ...]:
   return BINARY if own["binary"] else CLASSES
 
 
-def names(own, kind: str) -> list[str]:
+def names(own: Mapping[str, Any], kind: str) -> list[str]:
   """The methods of a kind that a set is made by; all where none is named."""
   from jaxfake.data.tampered import scene
 
@@ -156,7 +160,7 @@ def names(own, kind: str) -> list[str]:
   return given or list(scene.METHODS[kind])
 
 
-def check(own) -> None:
+def check(own: contracts.Config) -> None:
   """Raises ConfigError for values of a config's data.tampered."""
   from jaxfake.data.tampered import scene
 
@@ -183,7 +187,7 @@ def check(own) -> None:
     )
 
 
-def originals(data) -> datasets.Dataset:
+def originals(data: contracts.Config) -> datasets.Dataset:
   """The set that data.tampered.real names. Raises ConfigError, DataError."""
   datasets.check_originals("data.tampered.real", data.tampered.real)
   changed = data.copy_and_resolve_references()
@@ -191,7 +195,7 @@ def originals(data) -> datasets.Dataset:
   return datasets.prepare(changed)
 
 
-def prepare(data) -> datasets.Dataset:
+def prepare(data: contracts.Config) -> datasets.Dataset:
   """What `config.data` names: `tampered.real` is the kind of `dir`'s data.
 
   Raises ConfigError, DataError.

@@ -9,11 +9,12 @@ table.md, table.csv, table.html   all figures
 result.json                       the same, with configuration
 """
 
+from collections.abc import Callable
 import pathlib
 
 import jax
 
-from jaxfake import data, errors, models
+from jaxfake import contracts, data, errors, models
 from jaxfake.classifiers import classifier
 from jaxfake.data import pipeline
 from jaxfake.experiments import jobs
@@ -25,7 +26,7 @@ from jaxfake.training import workdir
 CONFIG = "generators.py"
 
 
-def check(config) -> None:
+def check(config: contracts.Config) -> None:
   """Raises ConfigError for values that no comparison could use, and DataError
   where Inception's weights are not the published ones."""
   if jax.process_count() > 1:
@@ -57,7 +58,7 @@ def check(config) -> None:
     raise errors.ConfigError("generators and runs are empty: expected one")
 
 
-def run(config, path: pathlib.Path, train) -> int:
+def run(config: contracts.Config, path: pathlib.Path, train: Callable) -> int:
   """Trains and measures what is left and writes the table; returns an exit
   code. `train(config, path)` does one run and returns its exit code."""
   check(config)

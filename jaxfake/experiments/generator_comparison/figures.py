@@ -5,13 +5,14 @@ against train reals, and of held-out reals against the same. Equally many of
 each class and in all, since most of them depend on the number.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 import functools
 import pathlib
 from typing import NamedTuple
 
 import numpy as np
 
+from jaxfake import contracts
 from jaxfake.classifiers import features, neural, registry
 from jaxfake.data import matching, pipeline, sources
 from jaxfake.evaluation import distances, inception, manifold, metrics
@@ -54,7 +55,12 @@ class Seen(NamedTuple):
   spectra: np.ndarray  # (n, s // 2)
 
 
-def seen(images, labels, patients, by_space: dict[str, Callable]) -> Seen:
+def seen(
+  images: np.ndarray,
+  labels: np.ndarray,
+  patients: Sequence[str] | np.ndarray,
+  by_space: dict[str, Callable],
+) -> Seen:
   described = {name: of(images) for name, of in by_space.items()}
   spectra = distances.radial_spectra(images[..., 0])
   return Seen(images, labels, np.asarray(patients), described, spectra)
@@ -75,7 +81,12 @@ def reals(
   return found[0], found[1]
 
 
-def fakes(generator, like: Seen, seed: int, by_space) -> Seen:
+def fakes(
+  generator: contracts.Generator,
+  like: Seen,
+  seed: int,
+  by_space: dict[str, Callable],
+) -> Seen:
   """As many fakes of the same classes as some reals."""
   images = guards.drawn(generator, like.labels.astype(np.int32), seed)
   return seen(images, like.labels, np.arange(len(images)), by_space)
@@ -95,14 +106,16 @@ def redrawn(patients: np.ndarray, rng: np.random.Generator) -> np.ndarray:
   return np.repeat(np.arange(len(who)), often[who])
 
 
-def with_interval(value: float, samples) -> dict[str, float]:
+def with_interval(value: float, samples: Sequence[float]) -> dict[str, float]:
   """A figure and the 95 % interval of its resamples, moved so that their mean
   is the figure: images drawn twice bias a distance upwards."""
   low, high = np.percentile(samples, [2.5, 97.5]) - np.mean(samples) + value
   return {"value": float(value), "low": float(low), "high": float(high)}
 
 
-def share(outcomes: np.ndarray, draws, patients) -> dict[str, float]:
+def share(
+  outcomes: np.ndarray, draws: Iterable[np.ndarray], patients: np.ndarray
+) -> dict[str, float]:
   """The mean of outcomes (n,), and its interval over draws of indices."""
   value = outcomes.mean()
   if value not in (0, 1):

@@ -18,7 +18,7 @@ class Run(NamedTuple):
   path: pathlib.Path
 
 
-def spaces(config) -> list[str]:
+def spaces(config: contracts.Config) -> list[str]:
   return [x for x in config.spaces.split(",") if x]
 
 
@@ -29,13 +29,13 @@ def distances(space: str) -> tuple[str, str]:
   return f"frechet_{space}", f"kernel_{space}"
 
 
-def classifier(config) -> contracts.Config:
+def classifier(config: contracts.Config) -> contracts.Config:
   """Of findings, whose features are a space."""
   changes = {"data": config.data.to_dict()}
   return configuration.changed(config.classifier, changes, "classifier")
 
 
-def runs(config, path: pathlib.Path) -> list[Run]:
+def runs(config: contracts.Config, path: pathlib.Path) -> list[Run]:
   """Every generator, in order. Raises ConfigError."""
   only = [x for x in config.only.split(",") if x]
   if not (only or config.runs):
@@ -59,7 +59,7 @@ def runs(config, path: pathlib.Path) -> list[Run]:
   return found
 
 
-def generator(config, name: str) -> contracts.Config:
+def generator(config: contracts.Config, name: str) -> contracts.Config:
   """The configuration of one of `config.generators`: that of its file, on the
   comparison's data, some fields changed."""
   changes, place = dict(config.generators[name]), f"generators.{name}"

@@ -1,7 +1,9 @@
 """The tables: table.md, table.csv, table.html, and result.json."""
 
+from collections.abc import Iterable
 import pathlib
 
+from jaxfake import contracts
 from jaxfake.data import patients
 from jaxfake.evaluation import report
 from jaxfake.experiments.generator_comparison import plan
@@ -17,7 +19,13 @@ OF_SPACE = {
 }
 
 
-def write(config, path: pathlib.Path, facts: dict, rows, failed: dict) -> str:
+def write(
+  config: contracts.Config,
+  path: pathlib.Path,
+  facts: dict,
+  rows: list[dict],
+  failed: dict,
+) -> str:
   """Writes them; returns the gist as Markdown."""
   tables = {
     space: [of_space(row, space) for row in rows]
@@ -53,7 +61,7 @@ def write(config, path: pathlib.Path, facts: dict, rows, failed: dict) -> str:
   return f"\n{report.markdown(first)}\n  {path}/table.html"
 
 
-def about(config, facts: dict) -> str:
+def about(config: contracts.Config, facts: dict) -> str:
   counts = ", ".join(
     f"{split} {sum(n.values()):,}" for split, n in facts["counts"].items()
   )
@@ -66,7 +74,7 @@ def about(config, facts: dict) -> str:
   )
 
 
-def reading_it(spaces) -> str:
+def reading_it(spaces: Iterable[str]) -> str:
   fid = "These distances compare rows of this table, and are not the FID or KID"
   if plan.INCEPTION in spaces:
     fid = (

@@ -6,7 +6,7 @@ import pathlib
 
 import numpy as np
 
-from jaxfake import errors
+from jaxfake import contracts, errors
 from jaxfake.data import image_file, work
 from jaxfake.evaluation import localization
 from jaxfake.experiments.tampering import maps
@@ -44,7 +44,7 @@ def read(folder: pathlib.Path) -> list[dict]:
     ) from error
 
 
-def check(config) -> None:
+def check(config: contracts.Config) -> None:
   """Raises ConfigError where `centres` names no such folder."""
   if config.centres_px <= 0:
     raise errors.ConfigError(
@@ -61,7 +61,7 @@ def check(config) -> None:
       )
 
 
-def measured(config, shown: list[maps.Map]) -> list[dict]:
+def measured(config: contracts.Config, shown: list[maps.Map]) -> list[dict]:
   """A row for each type and each map that knows every way: how often its peak
   is at most `centres_px` from a middle, with an interval over patients, and
   how often a place drawn anywhere in the picture would be.

@@ -4,6 +4,7 @@ import pathlib
 
 import numpy as np
 
+from jaxfake import contracts
 from jaxfake.classifiers import overlay
 from jaxfake.data import patients as whose
 from jaxfake.data.tampered import scene
@@ -15,7 +16,11 @@ from jaxfake.experiments.tampering.ways import NONE, names, place, ways
 
 
 def write(
-  config, path: pathlib.Path, source, result: dict, shown: list[Map]
+  config: contracts.Config,
+  path: pathlib.Path,
+  source: contracts.Items,
+  result: dict,
+  shown: list[Map],
 ) -> str:
   """Writes report.html, report.md and pictures/; returns the gist as text."""
   first = names(config)[0]
@@ -120,7 +125,11 @@ def drawable(shown: list[Map]) -> list[Map]:
 
 
 def examples(
-  config, folder: pathlib.Path, source, result: dict, shown: list[Map]
+  config: contracts.Config,
+  folder: pathlib.Path,
+  source: contracts.Items,
+  result: dict,
+  shown: list[Map],
 ) -> list:
   """A picture for each way, of one original after the other."""
   parts = []
