@@ -42,7 +42,8 @@ def get_config(arg=""):
   # Each a configuration of a family, and the fields to change: its own
   # total_steps are its budget.
   c.generators = ml_collections.ConfigDict()
-  names = "dcgan", "wgan_gp", "stylegan2", "vae", "edm", "latent_diffusion"
+  names = ("dcgan", "wgan_gp", "pggan", "stylegan2")
+  names += ("vae", "edm", "latent_diffusion")
   for name in names[:1] if tiny else names:
     file = f"configs/{name}.py" + f":{arg}" * bool(arg)
     c.generators[name] = dict(config=file, model=dict(conditional=True))

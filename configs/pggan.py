@@ -6,8 +6,13 @@ unless told otherwise.
       --config.data.name=chest_xray --config.data.dir=FOLDER \
       --config.data.split=patient --config.model.conditional=True
 
-`:quick` is for people: two CPU cores. `:tiny` is for tests: seconds. The whole
-one was not run through.
+`:quick` is for people: two CPU cores. `:tiny` is for tests: seconds. Neither
+`:quick` nor the whole one was run through.
+
+Measured once: a step of `:quick` takes 0.04, 0.15, 0.46, 0.77, 1.30 s of
+processor time at 4, 8, 16, 32, 64 px (jaxlib 0.10.2, two Xeon cores shared with
+others), and its program 12 to 23 s to compile. By that its 1,000 steps take 11
+minutes of processor time, and 22 with grow.first=64.
 """
 
 import pathlib

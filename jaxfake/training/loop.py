@@ -274,7 +274,7 @@ def train(
     def compiled(step):
       return compile_steps(task._replace(step=step), config, feed, everywhere)
 
-    step, end = stage(task, first)
+    step, end = stage(task, first, total)
     steps, like, facts = compiled(step)
     if first:
       newest = first
@@ -285,7 +285,7 @@ def train(
       )
       if first != newest:  # Of the same shapes, so the programs are the same.
         feed = Feed(source, config, first, mesh)
-        step, end = stage(task, first)
+        step, end = stage(task, first, total)
         steps, _, facts = compiled(step)
     else:
       state = begin(task, config, everywhere)
@@ -312,11 +312,10 @@ def train(
       while i < total and not stopped:
         if i == end:
           with bar.aside("compiling the next stage"):
-            step, end = stage(task, i)
+            step, end = stage(task, i, total)
             steps, _, facts = compiled(step)
           run_steps = dispatcher(steps, feed)
-        n = min(feed.most, total - i, *(e - i % e for e in every[1:]))
-        n = min(n, end - i)
+        n = min(feed.most, end - i, *(e - i % e for e in every[1:]))
         state, metrics = run_steps(state, n)
         window.add(range(i + 1, i + n + 1), metrics)
         i += n

@@ -1,7 +1,6 @@
 """What a learning method is to the loop, and sources made of others."""
 
 from collections.abc import Callable
-import sys
 from typing import NamedTuple
 
 from jaxfake import contracts
@@ -42,12 +41,12 @@ class Task(NamedTuple):
   later: tuple[tuple[int, Callable], ...] = ()
 
 
-def stage(task: Task, i: int) -> tuple[Callable, int]:
+def stage(task: Task, i: int, total: int) -> tuple[Callable, int]:
   """The step that a task takes after i of them, and the number of steps after
-  which another takes its place; sys.maxsize where none does."""
+  which another takes its place or the run ends."""
   stages = [(0, task.step), *task.later]
   step = [step for n, step in stages if n <= i][-1]
-  return step, min((n for n, _ in stages if n > i), default=sys.maxsize)
+  return step, min([total, *(n for n, _ in stages if n > i)])
 
 
 class Schedule(NamedTuple):

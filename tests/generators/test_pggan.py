@@ -35,10 +35,9 @@ def test_levels_written_out():
 
 def test_a_stage_is_that_of_the_step():
   made = task.Task(*"isep", later=((2, "t"), (7, "u")))
-  found = [task.stage(made, i) for i in (0, 1, 2, 6, 7, 99)]
-  assert found[:2] == [("s", 2)] * 2
-  assert found[2:4] == [("t", 7)] * 2
-  assert found[4:] == [("u", np.inf)] * 2
+  found = [task.stage(made, i, 9) for i in (0, 1, 2, 6, 7, 8)]
+  assert found == [("s", 2)] * 2 + [("t", 7)] * 2 + [("u", 9)] * 2
+  assert task.stage(made, 3, 5) == ("t", 5)  # A run that ends before.
 
 
 def test_reals_are_as_sharp_as_fakes_can_be():
@@ -70,7 +69,7 @@ def grown():
   batch = {"image": image, "label": np.zeros(8, np.int32)}
   compiled = {}
   for i in range(3):
-    step, _ = task.stage(made, i)
+    step, _ = task.stage(made, i, 3)
     run = compiled.setdefault(step, jax.jit(step))
     state, metrics = run(states[-1], batch)
     states.append(state)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import dataclasses
 import itertools
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.fft
@@ -90,11 +90,11 @@ class Grid:
 
   def pixels(
     self, x: float | np.ndarray, v: float | np.ndarray
-  ) -> tuple[np.ndarray, np.ndarray]:
+  ) -> tuple[Any, Any]:
     """Fractional column and row of world points; first order in the bend."""
     bend = self._bend(x, v)
-    x = np.asarray(x) - bend[0] - self._view.x * self._p.w
-    v = np.asarray(v) - bend[1] - self._view.v * self._p.h
+    x = x - bend[0] - self._view.x * self._p.w
+    v = v - bend[1] - self._view.v * self._p.h
     c, s = math.cos(self._view.roll), math.sin(self._view.roll)
     a, b = (c * x + s * v) / self.width, (c * v - s * x) / self.height
     return (a + 0.5) * self.n - 0.5, (b + 0.5) * self.n - 0.5
