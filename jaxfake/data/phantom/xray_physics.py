@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import dataclasses
 import itertools
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.fft
@@ -90,7 +90,7 @@ class Grid:
 
   def pixels(
     self, x: float | np.ndarray, v: float | np.ndarray
-  ) -> tuple[np.ndarray, np.ndarray]:
+  ) -> tuple[Any, Any]:
     """Fractional column and row of world points; first order in the bend."""
     bend = self._bend(x, v)
     x = x - bend[0] - self._view.x * self._p.w
