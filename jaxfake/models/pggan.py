@@ -25,11 +25,12 @@ import jax
 import jax.numpy as jnp
 
 from jaxfake import contracts, errors
-from jaxfake.models import stylegan2
+from jaxfake.models import dcgan, stylegan2
 from jaxfake.models.stylegan2 import Conv, Dense, activated
 from jaxfake.nn import pool, windows
 
 SIZES = stylegan2.SIZES
+latents = dcgan.latents
 
 
 def doubled(x: jax.Array) -> jax.Array:
@@ -153,12 +154,6 @@ def check(model: contracts.Config) -> None:
       raise errors.ConfigError(
         f"model.{name} is {model[name]}: expected at least 1"
       )
-
-
-def latents(model: contracts.Config, size: int) -> int:
-  """How many normal deviates an image is made of."""
-  del size
-  return model.latents
 
 
 def make(
