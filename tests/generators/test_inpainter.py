@@ -12,7 +12,8 @@ from places import CONFIGS, ROOT
 import pydicom
 import pytest
 
-from jaxfake import configuration, contracts, errors, main, named, tamper
+from jaxfake import configuration, contracts, data, errors, main, named, tamper
+from jaxfake.data import tampered
 from jaxfake.data.phantom import anatomy
 from jaxfake.generators import common, inpainter, registry
 from jaxfake.models import inpainter as networks
@@ -189,13 +190,13 @@ def test_files_are_filled_and_keep_their_bits(workdir, tmp_path, capsys):
   for row in rows.values():
     assert row["method"] == "learnt" and row["model_sha256"] == model.sha256
     mask = np.asarray(Image.open(out / row["mask"])) > 0
-    data = (out / row["file"]).read_bytes()
+    content = (out / row["file"]).read_bytes()
     if row["file"].endswith(".dcm"):
-      ds = pydicom.dcmread(io.BytesIO(data))
+      ds = pydicom.dcmread(io.BytesIO(content))
       now = np.frombuffer(ds.PixelData, "<u2").reshape(cells.shape)
       before = cells
     else:
-      now, before = np.asarray(Image.open(io.BytesIO(data))), gray
+      now, before = np.asarray(Image.open(io.BytesIO(content))), gray
     np.testing.assert_array_equal(now[~mask], before[~mask])
     assert (now[mask] != before[mask]).mean() > 0.5
   assert run(*flags, tmp_path / "again") == 1
@@ -221,6 +222,26 @@ def test_another_kind_and_another_family_are_refused(
   assert run(path, "--inject", *LEARNT, workdir, "--out", out) == 2
   assert "expected one of an inpainter" in capsys.readouterr().err
   assert not out.exists()
+
+
+def test_a_set_is_made_by_it_where_its_folder_is_named(workdir):
+  flags = ["data.name=tampered", f"data.tampered.inject_model={workdir}"]
+  argv = [f"--config={CONFIGS}/classifier.py:tiny"]
+  argv += [f"--config.{x}" for x in [*flags, "data.phantom.images=40"]]
+  c = configuration.parse(["", *argv])[0].data
+  assert tampered.names(c.tampered, "inject")[-1] == "learnt"
+  assert "learnt" not in tampered.names(c.tampered, "remove")
+  plain = data.prepare(c).facts["content_sha256"]
+  c.tampered.inject = "learnt"
+  dataset = data.prepare(c)
+  assert dataset.facts["content_sha256"] != plain
+  same, injected = (dataset.source("train")[i] for i in range(2))
+  assert injected["method"] == "inject learnt"
+  differ = same["image"] != injected["image"]
+  assert differ.any() and (injected["mask"][differ] == 255).all()
+  c.tampered.remove_model = str(workdir)
+  with pytest.raises(errors.ConfigError, match=r"remove_model .* to inject"):
+    data.prepare(c)
 
 
 def test_other_data_are_refused():
