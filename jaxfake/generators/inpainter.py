@@ -82,10 +82,13 @@ def to_float(image: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
   return image.astype(jnp.float32) / 127.5 - 1, (mask > 0).astype(jnp.float32)
 
 
+def applied(net, params, *inputs: jax.Array) -> Any:
+  return net.apply({"params": params}, *inputs)
+
+
 def filled(net, params, image, mask, noise) -> jax.Array:
   """Pictures (b, s, s, 1) whose region alone is the network's."""
-  made = net.apply({"params": params}, image, mask, noise)
-  return jnp.where(mask > 0, made, image)
+  return jnp.where(mask > 0, applied(net, params, image, mask, noise), image)
 
 
 def region_error(x: jax.Array, y: jax.Array, mask: jax.Array) -> jax.Array:
@@ -114,8 +117,7 @@ def stepper(config) -> Callable:
     )
     g, d = state.generator, state.discriminator
 
-    def score(params, x):
-      return discriminator.apply({"params": params}, real, mask, x)
+    score = lambda params, x: applied(discriminator, params, real, mask, x)
 
     def d_loss(params):
       on_real, on_fake = score(params, real), score(params, fake)
