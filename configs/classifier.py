@@ -56,9 +56,10 @@ def get_config(arg=""):
   # Of tampered: the kind of the originals, which `dir` holds; methods by commas
   # ("": all); the folders of inpainters, of which learnt is one more method
   # ("": none); sizes of the altered box; the share of pictures whose noise is
-  # touched up; the JPEG quality that all pictures take (0: none); two classes,
-  # untampered and tampered, instead of three; pictures in splits one by one, so
-  # that patients and pairs stand in several, to see what that hides.
+  # touched up; how often a train original is altered, each time in another way;
+  # the JPEG quality that all pictures take (0: none); two classes, untampered
+  # and tampered, instead of three; pictures in splits one by one, so that
+  # patients and pairs stand in several, to see what that hides.
   c.data.tampered = dict(
     real="phantom",
     inject="",
@@ -68,6 +69,7 @@ def get_config(arg=""):
     least_mm=8.0,
     most_mm=40.0,
     touch_up=0.5,
+    draws=1,
     jpeg=0,
     binary=False,
     leaky=False,

@@ -42,7 +42,8 @@ def get_config(arg=""):
   # Each a configuration of a family, and the fields to change: its own
   # total_steps are its budget.
   c.generators = ml_collections.ConfigDict()
-  names = "dcgan", "wgan_gp", "stylegan2", "vae", "edm", "latent_diffusion"
+  names = ("dcgan", "wgan_gp", "pggan", "stylegan2")
+  names += ("vae", "edm", "latent_diffusion")
   for name in names[:1] if tiny else names:
     file = f"configs/{name}.py" + f":{arg}" * bool(arg)
     c.generators[name] = dict(config=file, model=dict(conditional=True))
@@ -53,9 +54,11 @@ def get_config(arg=""):
   c.runs = ""  # NAME=FOLDER of finished runs of the same data, by commas.
   c.only = ""  # Names of generators, by commas; "": all, or none beside runs.
 
-  # Features that distances are taken in: random_filters, and classifier, those
-  # of a network that learns the findings of the train images.
+  # Features that distances are taken in: random_filters; classifier, those of a
+  # network that learns the findings of the train images; inception, the
+  # literature's, for which you give pytorch-fid's file of weights.
   c.spaces = "random_filters,classifier"
+  c.inception_weights = ""
   c.classifier = runpy.run_path(str(SIBLING))["get_config"](arg).lock()
 
   # At most so many of train reals, held-out reals and fakes each.

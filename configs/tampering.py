@@ -44,6 +44,10 @@ def get_config(arg=""):
   # Of these its fields; its data are the experiment's.
   c.localizer = runpy.run_path(str(LOCALIZER))["get_config"](arg)
   del c.localizer.data, c.localizer.seed
+  # A folder of pictures that others altered, such as CT, with labels.csv (file,
+  # type, patient, x, y: the middle); and how near in pixels a peak has to be.
+  c.centres = ""
+  c.centres_px = 20.0
   c.block = 5  # Pixels a side, over which the noise is measured.
   c.audited = 12 if tiny else 60 if quick else 150  # Originals of the audit.
   c.data = runpy.run_path(str(SIBLING))["get_config"](arg).data
@@ -52,5 +56,6 @@ def get_config(arg=""):
   c.data.size = 64 if tiny else 192 if quick else 256
   c.data.phantom.images = 120 if tiny else 240 if quick else 1000
   c.data.tampered.binary = True
+  c.data.tampered.draws = 1 if tiny else 2 if quick else 8
   c.tensorboard = False
   return c

@@ -66,7 +66,7 @@ def chosen(names: list[str] | None) -> list[str]:
   return list(dict.fromkeys(names))
 
 
-def check(args) -> None:
+def check(args: argparse.Namespace) -> None:
   """Raises ConfigError for what cannot be measured."""
   if importlib.util.find_spec("torch") is None:
     raise errors.ConfigError(
@@ -80,7 +80,7 @@ def check(args) -> None:
     raise errors.ConfigError(f"--json {args.json}: no such folder")
 
 
-def run(args) -> int:
+def run(args: argparse.Namespace) -> int:
   from jaxfake.benchmarks import compare, folder
   from jaxfake.data import work
   from jaxfake.runtime import disk, progress

@@ -98,7 +98,7 @@ def _said(error: Exception) -> str:
   return text if known else f"{type(error).__name__}: {text}"
 
 
-def check(config, where: str = "") -> None:
+def check(config: contracts.Config, where: str = "") -> None:
   """Raises ConfigError where the fields are not those of the task's own
   configuration; `where` it stands in another one."""
   field = f"{where}.task" if where else "task"
@@ -116,7 +116,7 @@ def reference(field: str, task: str) -> contracts.Config:
   return load(str(folder / of_task.literal("CONFIG")))
 
 
-def family(config) -> ModuleType:
+def family(config: contracts.Config) -> ModuleType:
   """The module of the family that a configuration names. Raises ConfigError."""
   return named.find("task", config.task, contracts.Family).load()
 

@@ -11,10 +11,13 @@ import pathlib
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 if TYPE_CHECKING:
+  import jax
   import numpy as np
 
 # An ml_collections.ConfigDict, whose fields were checked when it was made.
 Config = Any
+# A pytree of arrays, such as a network's parameters.
+Tree = Any
 
 
 class Family(Protocol):
@@ -29,14 +32,15 @@ class Family(Protocol):
   # in configs/.
   CONFIG: str
 
-  def check(self, config) -> None:
+  def check(self, config: Config) -> None:
     """Raises ConfigError for values that no run could use."""
 
-  def prepare(self, config, splits, run) -> Callable[[], int]:
+  def prepare(
+    self, config: Config, splits: "Splits", run: "Run"
+  ) -> Callable[[], int]:
     """What trains and returns an exit code (loop.train does, for a Task).
 
-    `splits` are pipeline.Splits, `run` is a workdir.Workdir. Raises DataError,
-    ConfigError where nothing could be learnt.
+    Raises DataError, ConfigError where nothing could be learnt.
     """
     ...
 
@@ -64,7 +68,7 @@ class GeneratorFamily(Swept, Protocol):
     """The generator of a run's last checkpoint, or of another step's."""
     ...
 
-  def describe(self, config) -> dict[str, Any]:
+  def describe(self, config: Config) -> dict[str, Any]:
     """What tells its networks from others, a column of a report each."""
     ...
 
@@ -90,10 +94,10 @@ class Experiment(Protocol):
   ROOMS: ClassVar = ("experiments", "generators")
   CONFIG: str
 
-  def check(self, config) -> None:
+  def check(self, config: Config) -> None:
     """Raises ConfigError for values that it could not use."""
 
-  def run(self, config, path: pathlib.Path, train: Callable) -> int:
+  def run(self, config: Config, path: pathlib.Path, train: Callable) -> int:
     """Does what is left of it in a folder; returns an exit code.
 
     `train(config, path)` does one run of a family and returns its exit code.
@@ -107,14 +111,20 @@ class Adversaries(Protocol):
   ROOMS: ClassVar = ("models",)
   SIZES: tuple[int, ...]  # Pixels a side.
 
-  def check(self, model) -> None:
+  def check(self, model: Config) -> None:
     """Raises ConfigError for values of a config's `model`."""
 
-  def latents(self, model, size: int) -> int:
+  def latents(self, model: Config, size: int) -> int:
     """How many normal deviates an image is made of: the length of its z."""
     ...
 
-  def make(self, model, num_classes: int, size: int, dtype) -> tuple[Any, Any]:
+  def make(
+    self,
+    model: Config,
+    num_classes: int,
+    size: int,
+    dtype: "jax.typing.DTypeLike",
+  ) -> tuple[Any, Any]:
     """Linen modules: generator(z, label, *, train), discriminator(x, label, *,
     train)."""
     ...
@@ -131,7 +141,7 @@ class Source(Protocol):
   ROOMS: ClassVar = ("data",)
   ABOUT: str  # In one line.
 
-  def prepare(self, data) -> "Dataset":
+  def prepare(self, data: Config) -> "Dataset":
     """The data set, ready to be read. Raises ConfigError, DataError."""
     ...
 
@@ -139,17 +149,33 @@ class Source(Protocol):
 class Dataset(Protocol):
   """A prepared data set: data.Dataset."""
 
-  name: str
-  classes: tuple[str, ...]
-  facts: dict  # JSON-able: what a result says of its data.
+  @property
+  def name(self) -> str: ...
+
+  @property
+  def classes(self) -> tuple[str, ...]: ...
+
+  @property
+  def facts(self) -> dict:
+    """JSON-able: what a result says of its data."""
+    ...
 
   def source(self, split: str) -> "Items":
     """The images of "train", "val" or "test". Raises DataError."""
     ...
 
 
-class Items(Protocol):
-  """Images at random, item i a function of i alone; threads may read it."""
+class Examples(Protocol):
+  """What batches are made of: [i] -> its features by name, a function of i
+  alone; threads may read it."""
+
+  def __len__(self) -> int: ...
+
+  def __getitem__(self, i: int) -> dict[str, Any]: ...
+
+
+class Items(Examples, Protocol):
+  """Images at random."""
 
   @property
   def features(self) -> Mapping[str, str]:
@@ -158,22 +184,55 @@ class Items(Protocol):
     all."""
     ...
 
-  def __len__(self) -> int: ...
-
-  def __getitem__(self, i: int) -> dict[str, Any]: ...
-
   def column(self, name: str) -> list:
     """One fact of every image, such as "label", without decoding any."""
     ...
 
 
+class Splits(Protocol):
+  """What a run learns from, chooses by and is measured on: pipeline.Splits."""
+
+  @property
+  def classes(self) -> tuple[str, ...]: ...
+
+  @property
+  def train(self) -> Items: ...
+
+  @property
+  def val(self) -> Items: ...
+
+  @property
+  def test(self) -> Items: ...
+
+  @property
+  def held_out(self) -> Items:
+    """The larger of val and test."""
+    ...
+
+
+class Run(Protocol):
+  """The folder of a run, to which its family writes: workdir.Workdir."""
+
+  path: pathlib.Path
+  writer: bool  # Whether this process writes files; the methods know.
+
+  def keep(self, name: str, data: bytes) -> None:
+    """A file that the trained model needs, written when the run begins."""
+
+  def begin(self, step: int) -> None:
+    """Writes what the run is; `step` is the one restored, 0 at the start."""
+
+  def finish(self, step: int, facts: dict, conclusion: dict) -> None:
+    """Writes result.json, and a conclusion's pictures and predictions."""
+
+
 class Task(Protocol):
   """What a learning method is to the loop: task.Task, and all it may be."""
 
-  def init(self, key) -> Any:
+  def init(self, key: "jax.Array") -> Any:
     """The first state, a pytree of arrays with a scalar `step`. Traced."""
 
-  def step(self, state, batch: dict) -> tuple[Any, dict]:
+  def step(self, state: Tree, batch: dict) -> tuple[Any, dict]:
     """The next state, and scalars to report; pure and traced.
 
     A batch has the features that `splits` gives, (b, ...): images uint8
@@ -181,7 +240,7 @@ class Task(Protocol):
     """
     ...
 
-  def evaluate(self, state, gather: Callable) -> dict:
+  def evaluate(self, state: Tree, gather: Callable) -> dict:
     """{name: float or picture}, a picture being uint8 (h, w) or (h, w, 3).
 
     `gather(fn, source)`, given by the loop, applies a jitted per-batch function
@@ -190,7 +249,7 @@ class Task(Protocol):
     """
     ...
 
-  def preview(self, state, gather: Callable) -> dict:
+  def preview(self, state: Tree, gather: Callable) -> dict:
     """{name: picture}."""
     ...
 
@@ -264,7 +323,7 @@ class Detector(Protocol):
 class VerdictWriter(Protocol):
   """A file of verdicts, row by row: see writers.py."""
 
-  def begin(self, *about) -> None:
+  def begin(self, *about: dict) -> None:
     """Opens the file. Raises ConfigError where it cannot be written."""
 
   def write(self, row: dict) -> None:

@@ -12,15 +12,20 @@ Exit codes: 0 all files were read, 1 some were not, 2 a mistake in the command.
 """
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 import contextlib
 import heapq
 import itertools
 import os
 import pathlib
 import sys
+from typing import TYPE_CHECKING
 
 from jaxfake import errors
+
+if TYPE_CHECKING:
+  from jaxfake import contracts
+  from jaxfake.classifiers import writers
 
 SHOWN = 40  # Rows printed.
 ORDER = {"fake": 0, "uncertain": 1, "real": 2, None: 3}
@@ -122,7 +127,7 @@ def rows_before(outputs: list, model: str) -> list[dict[str, str]]:
   return done
 
 
-def run(args) -> int:
+def run(args: argparse.Namespace) -> int:
   from jaxfake.classifiers import detector, writers
 
   if args.card:
@@ -180,14 +185,14 @@ def run(args) -> int:
   return 1 if counts["not read"] else 0
 
 
-def model_path(args) -> pathlib.Path:
+def model_path(args: argparse.Namespace) -> pathlib.Path:
   """The folder of what gives the verdicts."""
   from jaxfake.classifiers import detector
 
   return pathlib.Path(args.model) if args.model else detector.SHIPPED
 
 
-def show_card(args) -> int:
+def show_card(args: argparse.Namespace) -> int:
   """Prints the model card of what would give the verdicts."""
   from jaxfake.classifiers import detector
 
@@ -202,7 +207,14 @@ def show_card(args) -> int:
   return 0
 
 
-def scored(program, model, files, sinks, whole, maps) -> tuple[Table, dict]:
+def scored(
+  program: "contracts.Detector",
+  model: str,
+  files: Sequence[str],
+  sinks: "Sequence[contracts.VerdictWriter]",
+  whole: "writers.Json | None",
+  maps: "writers.Maps | None",
+) -> tuple[Table, dict]:
   """Writes each file's row as it comes; returns what is said of all."""
   from jaxfake.classifiers import detector
   from jaxfake.data import work

@@ -1,5 +1,6 @@
 """Errors that a user can put right."""
 
+from collections.abc import Iterable
 import difflib
 
 # The exit codes of every command.
@@ -34,7 +35,7 @@ class SaveError(RunError):
   """A checkpoint could not be written."""
 
 
-def check_choice(field: str, value, choices) -> None:
+def check_choice(field: str, value: object, choices: Iterable) -> None:
   """Raises ConfigError, naming the field, unless value is one of choices."""
   if value not in choices:
     names = ", ".join(str(c) for c in choices)
@@ -43,7 +44,7 @@ def check_choice(field: str, value, choices) -> None:
     )
 
 
-def nearest(name, names) -> str:
+def nearest(name: object, names: Iterable) -> str:
   """ "; did you mean X?", where one of the names is near enough."""
   texts = [str(x) for x in names]
   matches = difflib.get_close_matches(str(name), texts, n=1)

@@ -9,7 +9,7 @@ from jaxfake import configuration, contracts, named
 from jaxfake.runtime import processes, xla
 
 
-def run(config, path: pathlib.Path, file: str) -> int:
+def run(config: contracts.Config, path: pathlib.Path, file: str) -> int:
   """Does what the configuration of a file says; returns the exit code."""
   xla.cache_compiled()
   xla.release_after_compiling()
@@ -25,7 +25,7 @@ def run(config, path: pathlib.Path, file: str) -> int:
   return train(config, path)
 
 
-def train(config, path: pathlib.Path) -> int:
+def train(config: contracts.Config, path: pathlib.Path) -> int:
   """One run: data, model, training; returns the exit code."""
   import jax
 

@@ -15,19 +15,22 @@ jaxfake/generators/guards.py, and `guard` in sampler.json for what was found.
 """
 
 import argparse
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 import contextlib
 import itertools
 import json
 import os
 import pathlib
 import sys
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from jaxfake import __version__, errors
+from jaxfake import __version__, contracts, errors
 from jaxfake.data import generated_writer as writer
 from jaxfake.generators import registry
 from jaxfake.runtime import disk, processes, progress
+
+if TYPE_CHECKING:
+  import numpy as np
 
 
 def parser() -> argparse.ArgumentParser:
@@ -101,7 +104,7 @@ class Order(NamedTuple):
     return registry.in_batches(indices, self.batch, draw)
 
 
-def ordered(args) -> Order:
+def ordered(args: argparse.Namespace) -> Order:
   """What the flags ask for. Raises ConfigError."""
   import jax
 
@@ -139,7 +142,7 @@ def ordered(args) -> Order:
   return Order(generator, labels, origins, facts, args.seed, batch)
 
 
-def given(generator, args) -> Any:
+def given(generator: contracts.Generator, args: argparse.Namespace) -> Any:
   """The files of --from, for a translator. Raises ConfigError, DataError."""
   from jaxfake.data import plain_folder
 
@@ -161,7 +164,9 @@ def given(generator, args) -> Any:
   return files
 
 
-def originals(generator, args, labels) -> list[dict]:
+def originals(
+  generator: Any, args: argparse.Namespace, labels: "np.ndarray"
+) -> list[dict]:
   """What each image is made of; none of a generator that needs no images.
   Raises ConfigError where one would be made of the same twice."""
   import numpy as np
@@ -178,7 +183,7 @@ def originals(generator, args, labels) -> list[dict]:
   return origins
 
 
-def labels_of(classes, name: str | None, count: int) -> Any:
+def labels_of(classes: Sequence[str], name: str | None, count: int) -> Any:
   """The labels of so many images: all classes in turn, or one by name."""
   import numpy as np
 
@@ -187,7 +192,7 @@ def labels_of(classes, name: str | None, count: int) -> Any:
   return np.arange(count, dtype=np.int32) % max(len(classes), 1)
 
 
-def guarded(order: Order, args) -> dict:
+def guarded(order: Order, args: argparse.Namespace) -> dict:
   """Whether the generator copies (guards.py), as the folder says where samples
   of it are in there already. Raises ConfigError where it does."""
   from jaxfake.generators import guards
@@ -210,7 +215,7 @@ def guarded(order: Order, args) -> dict:
   return guard
 
 
-def about(order: Order, args, guard: dict) -> dict:
+def about(order: Order, args: argparse.Namespace, guard: dict) -> dict:
   """What sampler.json says: whatever decides the images, their number, and
   whether they may be copies."""
   return order.facts | {
@@ -256,7 +261,7 @@ def write(out: pathlib.Path, order: Order, form: str, runs: list) -> None:
       os.fsync(manifest.fileno())
 
 
-def run(args) -> int:
+def run(args: argparse.Namespace) -> int:
   import jax
 
   order, out = ordered(args), pathlib.Path(args.out)

@@ -24,9 +24,12 @@ import json
 import os
 import pathlib
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jaxfake import __version__, errors
+
+if TYPE_CHECKING:
+  from jaxfake.data.tampered import files
 
 ABOUT, MANIFEST = "tampering.json", "manifest.jsonl"
 
@@ -72,7 +75,7 @@ def parser() -> argparse.ArgumentParser:
   return p
 
 
-def ordered(args) -> tuple[Any, Any]:
+def ordered(args: argparse.Namespace) -> tuple[Any, Any]:
   """What the flags ask for: a files.Order of no path, and the inpainter, where
   it is of one. Raises ConfigError."""
   from jaxfake.data.tampered import files, learnt, region, scene
@@ -111,7 +114,7 @@ def ordered(args) -> tuple[Any, Any]:
   return order, model
 
 
-def about(order) -> dict:
+def about(order: "files.Order") -> dict:
   """What tampering.json says: whatever decides what is made of a file."""
   facts = order._asdict()
   del facts["path"], facts["answer"]
@@ -140,7 +143,7 @@ def begin(out: pathlib.Path, facts: dict) -> None:
   disk.write_json(place, facts)
 
 
-def write(out: pathlib.Path, path: str, altered) -> dict:
+def write(out: pathlib.Path, path: str, altered: "files.Altered") -> dict:
   """Writes an altered file and its mask, whole or not at all; its row."""
   from jaxfake.classifiers import detector
 
@@ -179,7 +182,7 @@ def undone(out: pathlib.Path, files: list[str]) -> list[str]:
   return left
 
 
-def altered(pool, orders: list, model) -> Iterator:
+def altered(pool: Any, orders: list, model: Any) -> Iterator:
   """A files.Altered or an ImageError of each order, in order. An inpainter runs
   here, in no worker: what it is asked and what it answers go to and fro."""
   from jaxfake.data import image_error, work
@@ -201,7 +204,7 @@ def altered(pool, orders: list, model) -> Iterator:
     yield from work.in_order(threads, one, orders)
 
 
-def run(args) -> int:
+def run(args: argparse.Namespace) -> int:
   from jaxfake.classifiers import detector
   from jaxfake.data import decoders, image_error, work
   from jaxfake.data.tampered import files as altering

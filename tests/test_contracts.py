@@ -18,7 +18,7 @@ from jaxfake import configuration, contracts, data, errors, main, named, sample
 from jaxfake.classifiers import forensic, localizer, registry, writers
 from jaxfake.data import pipeline
 from jaxfake.generators import gan
-from jaxfake.training import task
+from jaxfake.training import task, workdir
 
 TOYS = TESTS / "toys"
 
@@ -123,7 +123,7 @@ def test_listing_and_finding_import_nothing():
   )
   assert out.stdout.split() == [
     *("cyclegan", "edm", "gan", "inpainter", "latent_diffusion"),
-    *("stylegan2", "vae", "wgan_gp"),
+    *("pggan", "stylegan2", "vae", "wgan_gp"),
     *("classifier", "forensic", "localizer"),
     *("comparison", "few_images", "generator_comparison", "protocol", "ship"),
     *("study", "tampering", "traces"),
@@ -173,11 +173,17 @@ def test_functions_take_what_their_contract_says(contract, found):
     (contracts.VerdictWriter, writers.JsonLines),
     (contracts.VerdictWriter, writers.Json),
     (contracts.Dataset, data.Dataset),
+    (contracts.Splits, pipeline.Splits),
   ],
 )
 def test_classes_have_what_their_contract_says(contract, made):
   has = {*dir(made), *getattr(made, "__annotations__", ())}
   assert named.members(contract) <= has
+
+
+def test_a_runs_folder_has_what_its_contract_says(tmp_path):
+  folder = workdir.Workdir(tmp_path)
+  assert named.members(contracts.Run) <= {*dir(folder)}
 
 
 def test_generators_have_what_their_contract_says(trained):

@@ -60,6 +60,15 @@ def test_help_imports_no_jax():
   assert "--workdir" in out.stdout
 
 
+def test_a_run_imports_no_scipy_stats():
+  """It would take a second of every start."""
+  code = (
+    "import sys; from jaxfake.generators import gan, guards;"
+    "from jaxfake.training import loop; assert 'scipy.stats' not in sys.modules"
+  )
+  subprocess.run([sys.executable, "-c", code], check=True)
+
+
 @pytest.mark.parametrize(
   ("overrides", "named"),
   [
@@ -133,7 +142,7 @@ def test_every_variant_passes_its_checks(name, variant):
   task = named.find("task", config.task, *kinds).load()
   generators = (
     *("cyclegan", "edm", "gan", "inpainter", "latent_diffusion"),
-    *("stylegan2", "vae", "wgan_gp"),
+    *("pggan", "stylegan2", "vae", "wgan_gp"),
   )
   if config.task in (*generators, "classifier", "localizer"):
     loop.check(config)

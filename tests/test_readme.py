@@ -35,7 +35,7 @@ def lines(text, language):
 
 # What makes a command small. Every pattern must be in use.
 SMALLER = {
-  r"(dcgan|wgan_gp|stylegan2|cyclegan)\.py(:quick)?": r"\1.py:tiny",
+  r"(dcgan|wgan_gp|pggan|stylegan2|cyclegan)\.py(:quick)?": r"\1.py:tiny",
   r"(edm|vae|latent_diffusion|inpainter)\.py(:quick)?": r"\1.py:tiny",
   r"(classifier|localizer|traces|forensic)\.py(:quick)?": r"\1.py:tiny",
   "runs/traces-quick": "runs/traces-tiny",

@@ -22,7 +22,7 @@ starts; our training steps gather their shuffled batches from them, a batch of
 PyTorch's is ready.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jaxfake import contracts
 
@@ -52,7 +52,7 @@ class Case(NamedTuple):
     return "tf32" if self.kind.startswith("gan") else "bfloat16"
 
 
-def published(kind: str, model: str, cpu: int, gpu: int, **more) -> Case:
+def published(kind: str, model: str, cpu: int, gpu: int, **more: Any) -> Case:
   """A network as it was published, for ImageNet."""
   return Case(kind, model, 224, cpu, gpu, channels=3, classes=1000, **more)
 
@@ -74,7 +74,7 @@ CASES = {
 }
 
 
-def config(case: Case, platform: str, **changes) -> contracts.Config:
+def config(case: Case, platform: str, **changes: Any) -> contracts.Config:
   """The configuration that a user has for the case."""
   from jaxfake import configuration  # The command itself parses nothing of it.
 

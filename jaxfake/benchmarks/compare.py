@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jaxfake import errors
 from jaxfake.benchmarks import machine
@@ -62,7 +62,7 @@ class Worker:
       raise errors.RunError("\n  ".join(["a benchmark's process died:", *said]))
     return json.loads(line)
 
-  def ask(self, *question) -> dict:
+  def ask(self, *question: Any) -> dict:
     with contextlib.suppress(BrokenPipeError):  # It has died: answer() tells.
       print(json.dumps(question), file=self._process.stdin, flush=True)
     return self.answer()

@@ -29,7 +29,7 @@ from jaxfake.training import loop
 STEPS = 10_000  # Of the learning rate's schedule.
 
 
-def about(_) -> dict:
+def about(_: object) -> dict:
   """What there is to run on."""
   device = jax.devices()[0]
   return {
@@ -47,7 +47,7 @@ def peak_mb() -> float | None:
   return peak and peak / 1e6
 
 
-def config(case: Case, **changes) -> contracts.Config:
+def config(case: Case, **changes: Any) -> contracts.Config:
   return cases.config(case, jax.default_backend(), **changes)
 
 
@@ -73,7 +73,7 @@ def images(case: Case, n: int) -> np.ndarray:
   return coarse.astype(np.uint8).repeat(8, 1).repeat(8, 2)
 
 
-def training(case: Case, _) -> Callable[[int], int]:
+def training(case: Case, _: object) -> Callable[[int], int]:
   c = config(case)
   n, none = c.batch_size, sources.NOTHING
   if case.kind == "gan_train":
@@ -100,7 +100,7 @@ def training(case: Case, _) -> Callable[[int], int]:
   return run
 
 
-def scoring(case: Case, _) -> Callable[[int], int]:
+def scoring(case: Case, _: object) -> Callable[[int], int]:
   c = config(case)
   image = jax.device_put(images(case, c.batch_size))
   variables = random_variables(c, case.classes)
@@ -114,7 +114,7 @@ def scoring(case: Case, _) -> Callable[[int], int]:
   return run
 
 
-def random_variables(c, num_classes: int) -> Any:
+def random_variables(c: contracts.Config, num_classes: int) -> Any:
   shape = 1, c.data.size, c.data.size, c.model.channels
   net = neural.network(c, num_classes)
   return jax.jit(
@@ -123,7 +123,7 @@ def random_variables(c, num_classes: int) -> Any:
   )()
 
 
-def sampling(case: Case, _) -> Callable[[int], int]:
+def sampling(case: Case, _: object) -> Callable[[int], int]:
   c = config(case)
   init = jax.jit(gan.initial(c, ()))
   generator = gan.generator(c, (), init(jax.random.key(c.seed)))

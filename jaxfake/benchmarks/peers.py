@@ -9,12 +9,13 @@ imported here. `make(case, folder, mode)` returns what ours.make returns.
 # pyright: reportMissingImports=false
 # pyright: reportCallIssue=false, reportPrivateImportUsage=false
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 import functools
 import itertools
 import math
 import pathlib
 import time
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -107,9 +108,11 @@ def detached(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
   return [x.detach() for x in tensors]
 
 
-def norm(parameters) -> torch.Tensor:
+def norm(parameters: Iterable[torch.Tensor]) -> torch.Tensor:
   """Of all gradients together."""
-  return torch.nn.utils.get_total_norm([p.grad for p in parameters])
+  return torch.nn.utils.get_total_norm(
+    [p.grad for p in parameters if p.grad is not None]
+  )
 
 
 def repeated(step: Callable, place: Place, n: int) -> Callable[[int], int]:
@@ -124,7 +127,7 @@ def repeated(step: Callable, place: Place, n: int) -> Callable[[int], int]:
   return run
 
 
-def gan(case: Case, _, place: Place, n: int) -> Callable[[int], int]:
+def gan(case: Case, _: object, place: Place, n: int) -> Callable[[int], int]:
   widths = torch_peers.dcgan_widths(case.size, case.width)
   generator = place.network(
     lambda: torch_peers.Generator(widths, LATENTS, case.channels)
@@ -137,7 +140,12 @@ def gan(case: Case, _, place: Place, n: int) -> Callable[[int], int]:
   return repeated(step, place, n)
 
 
-def gan_step(place: Place, generator, discriminator, image) -> Callable:
+def gan_step(
+  place: Place,
+  generator: torch.nn.Module,
+  discriminator: torch.nn.Module,
+  image: torch.Tensor,
+) -> Callable:
   """A step, to be called again and again; it tells losses and norms."""
   adam = functools.partial(
     torch.optim.Adam, lr=2e-4, betas=(0.5, 0.999), fused=place.fused
@@ -187,7 +195,9 @@ def gan_step(place: Place, generator, discriminator, image) -> Callable:
   return step
 
 
-def sampling(case: Case, _, place: Place, n: int) -> Callable[[int], int]:
+def sampling(
+  case: Case, _: object, place: Place, n: int
+) -> Callable[[int], int]:
   widths = torch_peers.dcgan_widths(case.size, case.width)
   generator = place.network(
     lambda: torch_peers.Generator(widths, LATENTS, case.channels)
@@ -235,7 +245,9 @@ def rate(step: int) -> float:
   return 1e-3 * (1 + math.cos(math.pi * min(1, done))) / 2
 
 
-def training(case: Case, _, place: Place, n: int) -> Callable[[int], int]:
+def training(
+  case: Case, _: object, place: Place, n: int
+) -> Callable[[int], int]:
   network, image = classifier(case, place).train(), place.images(case, n)
   label = torch.arange(n, device=place.device) % case.classes
   step = classifier_step(case, place, network, image, label)
@@ -243,7 +255,11 @@ def training(case: Case, _, place: Place, n: int) -> Callable[[int], int]:
 
 
 def classifier_step(
-  case: Case, place: Place, network, image, label
+  case: Case,
+  place: Place,
+  network: torch.nn.Module,
+  image: torch.Tensor,
+  label: torch.Tensor,
 ) -> Callable:
   """A step, to be called again and again; it tells what ours tells."""
   kernels = [p for p in network.parameters() if p.ndim > 1]
@@ -297,7 +313,9 @@ def scorer(case: Case, place: Place) -> Callable:
   return score
 
 
-def scoring(case: Case, _, place: Place, n: int) -> Callable[[int], int]:
+def scoring(
+  case: Case, _: object, place: Place, n: int
+) -> Callable[[int], int]:
   score, image = scorer(case, place), place.images(case, n)
 
   @torch.no_grad()
@@ -326,7 +344,7 @@ class Files(torch_data.Dataset):
 
 
 def loader(
-  files: Files, n: int, place: Place, **options
+  files: Files, n: int, place: Place, **options: Any
 ) -> torch_data.DataLoader:
   return torch_data.DataLoader(
     files,

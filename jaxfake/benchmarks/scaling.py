@@ -152,7 +152,7 @@ def lowered(
   errors.check_choice("task", config.task, ("gan", "classifier"))
   # Of data, a step's program depends on the number of classes alone.
   train = types.SimpleNamespace(column=lambda name: [0, 1])
-  data = types.SimpleNamespace(classes=("0", "1"), train=train)
+  data: Any = types.SimpleNamespace(classes=("0", "1"), train=train)
   if config.task == "gan":
     task = gan.make(config, data)
   else:

@@ -51,7 +51,7 @@ class Block(nn.Module):
         nn.BatchNorm2d(wide * width),
       )
 
-  def forward(self, x) -> torch.Tensor:
+  def forward(self, x: torch.Tensor) -> torch.Tensor:
     y = self.bn1(self.conv1(x)).relu_()
     y = self.bn2(self.conv2(y))
     if hasattr(self, "conv3"):
@@ -60,7 +60,9 @@ class Block(nn.Module):
 
 
 class ResNet(nn.Module):
-  def __init__(self, blocks, wide: int, num_classes: int, channels: int = 3):
+  def __init__(
+    self, blocks: Sequence[int], wide: int, num_classes: int, channels: int = 3
+  ):
     super().__init__()
     self.conv1 = norm_conv(channels, 64, 7, 2)
     self.bn1 = nn.BatchNorm2d(64)
@@ -74,7 +76,7 @@ class ResNet(nn.Module):
       setattr(self, f"layer{i + 1}", nn.Sequential(*stage))
     self.fc = nn.Linear(c, num_classes)
 
-  def forward(self, x) -> torch.Tensor:
+  def forward(self, x: torch.Tensor) -> torch.Tensor:
     x = self.maxpool(self.bn1(self.conv1(x)).relu_())
     x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
     return self.fc(x.mean((2, 3)))
@@ -88,13 +90,15 @@ class DenseLayer(nn.Module):
     self.norm2 = nn.BatchNorm2d(128)
     self.conv2 = norm_conv(128, 32, 3)
 
-  def forward(self, x) -> torch.Tensor:
+  def forward(self, x: torch.Tensor) -> torch.Tensor:
     y = self.conv1(self.norm1(x).relu_())
     return torch.cat([x, self.conv2(self.norm2(y).relu_())], 1)
 
 
 class DenseNet(nn.Module):
-  def __init__(self, blocks, num_classes: int, channels: int = 3):
+  def __init__(
+    self, blocks: Sequence[int], num_classes: int, channels: int = 3
+  ):
     super().__init__()
     parts = OrderedDict(
       conv0=norm_conv(channels, 64, 7, 2),
@@ -123,12 +127,12 @@ class DenseNet(nn.Module):
     self.features = nn.Sequential(parts)
     self.classifier = nn.Linear(c, num_classes)
 
-  def forward(self, x) -> torch.Tensor:
+  def forward(self, x: torch.Tensor) -> torch.Tensor:
     return self.classifier(self.features(x).relu_().mean((2, 3)))
 
 
 class VGG(nn.Module):
-  def __init__(self, convs, num_classes: int, channels: int = 3):
+  def __init__(self, convs: Sequence[int], num_classes: int, channels: int = 3):
     super().__init__()
     parts, c = [], channels
     for i, number in enumerate(convs):
@@ -149,7 +153,7 @@ class VGG(nn.Module):
       nn.Linear(4096, num_classes),
     )
 
-  def forward(self, x) -> torch.Tensor:
+  def forward(self, x: torch.Tensor) -> torch.Tensor:
     return self.classifier(self.avgpool(self.features(x)).flatten(1))
 
 
@@ -164,12 +168,12 @@ class InvertedResidual(nn.Module):
     self.conv = nn.Sequential(*parts)
     self.short = stride == 1 and channels == width
 
-  def forward(self, x) -> torch.Tensor:
+  def forward(self, x: torch.Tensor) -> torch.Tensor:
     return x + self.conv(x) if self.short else self.conv(x)
 
 
 def conv_norm_relu6(
-  channels, width, kernel, stride=1, groups=1
+  channels: int, width: int, kernel: int, stride: int = 1, groups: int = 1
 ) -> nn.Sequential:
   return nn.Sequential(
     nn.Conv2d(
@@ -181,7 +185,9 @@ def conv_norm_relu6(
 
 
 class MobileNetV2(nn.Module):
-  def __init__(self, stages, num_classes: int, channels: int = 3):
+  def __init__(
+    self, stages: Sequence[Sequence[int]], num_classes: int, channels: int = 3
+  ):
     super().__init__()
     parts, c = [conv_norm_relu6(channels, 32, 3, 2)], 32
     for expansion, width, repeats, stride in stages:
@@ -195,7 +201,7 @@ class MobileNetV2(nn.Module):
       nn.Dropout(0.2), nn.Linear(1280, num_classes)
     )
 
-  def forward(self, x) -> torch.Tensor:
+  def forward(self, x: torch.Tensor) -> torch.Tensor:
     return self.classifier(self.features(x).mean((2, 3)))
 
 
@@ -212,7 +218,7 @@ class CNNStage(nn.Module):
         norm_conv(channels, width, 1, stride), nn.BatchNorm2d(width)
       )
 
-  def forward(self, x) -> torch.Tensor:
+  def forward(self, x: torch.Tensor) -> torch.Tensor:
     y = self.bn2(self.conv2(self.bn1(self.conv1(x)).relu_()))
     return (self.short(x) + y).relu_()
 
@@ -233,7 +239,7 @@ class CNN(nn.Module):
     self.dropout = nn.Dropout(0.0)
     self.fc = nn.Linear(2 * c, num_classes)
 
-  def forward(self, x) -> torch.Tensor:
+  def forward(self, x: torch.Tensor) -> torch.Tensor:
     x = self.stages(self.stem(x))
     x = torch.cat([x.mean((2, 3)), x.amax((2, 3))], 1)
     return self.fc(self.dropout(x))
@@ -256,7 +262,7 @@ class Generator(nn.Module):
     parts += [nn.ConvTranspose2d(c, channels, 4, 2, 1), nn.Tanh()]
     self.main = nn.Sequential(*parts)
 
-  def forward(self, z) -> torch.Tensor:
+  def forward(self, z: torch.Tensor) -> torch.Tensor:
     return self.main(z[:, :, None, None])
 
 
@@ -275,7 +281,7 @@ class Discriminator(nn.Module):
     parts.append(nn.Conv2d(c, 1, 4))
     self.main = nn.Sequential(*parts)
 
-  def forward(self, x) -> torch.Tensor:
+  def forward(self, x: torch.Tensor) -> torch.Tensor:
     return self.main(x)[:, 0, 0, 0]
 
 

@@ -8,12 +8,14 @@ first says what there is to run on, the second how long the first batch took, or
 why there is none.
 """
 
+from collections.abc import Sequence
 import importlib.abc
 import json
 import os
 import pathlib
 import sys
 import time
+import types
 
 from jaxfake.benchmarks import machine
 from jaxfake.benchmarks.cases import Case
@@ -26,7 +28,12 @@ class WithoutTorch(importlib.abc.MetaPathFinder):
   """Ours is measured as where PyTorch is not installed: scikit-learn imports it
   wherever it can."""
 
-  def find_spec(self, name, path, target=None) -> None:
+  def find_spec(
+    self,
+    name: str,
+    path: Sequence[str] | None,
+    target: types.ModuleType | None = None,
+  ) -> None:
     if name == "torch":
       raise ModuleNotFoundError("No module named 'torch'", name=name)
 

@@ -6,12 +6,12 @@ import pathlib
 
 import jax
 
-from jaxfake import configuration, errors, models
+from jaxfake import configuration, contracts, errors, models
 from jaxfake.classifiers import fitted, neural, registry
-from jaxfake.data import patients
+from jaxfake.data import patients, pipeline
 from jaxfake.evaluation import judge
 from jaxfake.runtime import disk
-from jaxfake.training import loop
+from jaxfake.training import loop, workdir
 from jaxfake.training.task import schedule
 
 CONFIG = "classifier.py"
@@ -19,7 +19,7 @@ SHOWN = ("accuracy", "auc")
 NAMES = (*models.MODELS, *fitted.PROGRAMS)
 
 
-def check(config) -> None:
+def check(config: contracts.Config) -> None:
   """Raises ConfigError for values no run could use."""
   errors.check_choice("model.name", config.model.name, NAMES)
   if config.model.name in models.MODELS:
@@ -32,7 +32,9 @@ def check(config) -> None:
   fitted.check(config)
 
 
-def prepare(config, splits, run) -> Callable[[], int]:
+def prepare(
+  config: contracts.Config, splits: pipeline.Splits, run: workdir.Workdir
+) -> Callable[[], int]:
   """What trains the program and returns an exit code, ready to be called.
 
   Raises DataError where the images cannot be learnt from.

@@ -12,6 +12,7 @@ import itertools
 import os
 import pathlib
 import re
+from typing import Any
 
 import numpy as np
 
@@ -155,7 +156,7 @@ def start() -> None:
 
 
 def score(
-  program,
+  program: Any,
   files: Iterable[str],
   pool: decoders.Pool | None = None,
   maps: bool = False,
@@ -198,7 +199,7 @@ def _hash(path):
     return {}  # Gone since; the row has an error already.
 
 
-def judged(program, items: list, maps: bool = False) -> Iterator[dict]:
+def judged(program: Any, items: list, maps: bool = False) -> Iterator[dict]:
   """The rows of some files with their verdicts."""
   said = iter(program.judge([image for _, image in items if image is not None]))
   for row, image in items:

@@ -1,6 +1,6 @@
 """What the classical programs see of an image: uint8 (n, s, s, 1) to (n, d)."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 import functools
 from typing import NamedTuple
 
@@ -44,7 +44,7 @@ def batches(images: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, int]]:
     yield padded, len(part)
 
 
-def in_batches(fn, images: np.ndarray, size: int) -> np.ndarray:
+def in_batches(fn: Callable, images: np.ndarray, size: int) -> np.ndarray:
   """fn of images (n, ...), `size` at a time: (n, ...)."""
   parts = [np.asarray(fn(part))[:n] for part, n in batches(images, size)]
   return np.concatenate(parts)

@@ -12,11 +12,12 @@ import jax
 import numpy as np
 import safetensors.numpy
 
-from jaxfake import errors, models
+from jaxfake import contracts, errors, models
 from jaxfake.classifiers import classical, features, neural, reservoir
 from jaxfake.data import pipeline
 from jaxfake.evaluation import judge
 from jaxfake.runtime import disk, progress
+from jaxfake.training import workdir
 
 PROGRAMS = (*classical.PROGRAMS, "reservoir")
 TIMED = 32  # Images a batch, of the scoring time.
@@ -28,7 +29,7 @@ class Classical:
   _model: classical.Model  # Once it is fitted or loaded.
   _network: features.Network | None = None
 
-  def __init__(self, config):
+  def __init__(self, config: contracts.Config):
     self._config, self._seed = config.classical, config.seed
     self._name = config.model.name
 
@@ -89,7 +90,7 @@ class Reservoir:
 
   _model: reservoir.Model  # Once it is fitted or loaded.
 
-  def __init__(self, config):
+  def __init__(self, config: contracts.Config):
     self._options, self._seed = config.reservoir.to_dict(), config.seed
 
   def fit(self, images: np.ndarray, labels: np.ndarray) -> None:
@@ -115,12 +116,12 @@ class Reservoir:
     return {"parameters": learnt + frozen, "trained_parameters": learnt}
 
 
-def program(config) -> Reservoir | Classical:
+def program(config: contracts.Config) -> Reservoir | Classical:
   """What `config.model.name` names, not fitted yet."""
   return (Reservoir if config.model.name == "reservoir" else Classical)(config)
 
 
-def check(config) -> None:
+def check(config: contracts.Config) -> None:
   """Raises ConfigError for values no fit could use."""
   if config.model.name == "reservoir":
     options = config.reservoir.to_dict()
@@ -141,7 +142,9 @@ def check(config) -> None:
       )
 
 
-def train(config, splits, run) -> int:
+def train(
+  config: contracts.Config, splits: pipeline.Splits, run: workdir.Workdir
+) -> int:
   """Fits, saves and judges; returns exit code 0. See loop.train."""
   run.begin(0)
   images, labels = pipeline.arrays(splits.train).values()

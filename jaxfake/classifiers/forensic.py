@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import dataclasses
 import pathlib
 import time
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
@@ -38,6 +38,10 @@ from jaxfake.data import crops, deliveries, pipeline, work
 from jaxfake.evaluation import calibration, metrics
 from jaxfake.evaluation.verdicts import VERDICTS
 from jaxfake.runtime import disk, progress
+from jaxfake.training import workdir
+
+if TYPE_CHECKING:
+  from jaxfake.classifiers import peers
 
 CONFIG = "forensic.py"
 CLASSES = "real", "fake"
@@ -178,7 +182,7 @@ def _columns(of):
   return [getattr(of, field.name) for field in dataclasses.fields(of)]
 
 
-def check(config) -> None:
+def check(config: contracts.Config) -> None:
   """Raises ConfigError for values no run could use."""
   if jax.process_count() > 1:
     raise errors.ConfigError(
@@ -235,7 +239,7 @@ def chosen(source: contracts.Items, most: int) -> list[int]:
 
 
 def drawn(
-  config, source: contracts.Items
+  config: contracts.Config, source: contracts.Items
 ) -> Iterator[tuple[int, int, np.ndarray]]:
   """The crops uint8 (s, s) that `config` draws from train images: index of the
   picture, group, crop."""
@@ -251,7 +255,7 @@ def drawn(
         yield row, job.group, crop
 
 
-def examples(config, source: contracts.Items) -> Examples:
+def examples(config: contracts.Config, source: contracts.Items) -> Examples:
   """Of the crops that `config` draws from train images."""
   rows, groups, waiting, numbers = [], [], [], []
 
@@ -300,7 +304,7 @@ def parts(table: Examples) -> Parts:
   }
 
 
-def kept(of, without: Sequence[str]) -> np.ndarray:
+def kept(of: "Pictures | peers.Crops", without: Sequence[str]) -> np.ndarray:
   """Which Pictures or peers.Crops are neither of some sources nor made of their
   reals: (n,)."""
   out = list(without)
@@ -326,7 +330,7 @@ def of_sources(moments: Parts) -> Parts:
 
 
 def weighted(
-  config, moments: Parts, label: int
+  config: contracts.Config, moments: Parts, label: int
 ) -> list[tuple[float, discriminant.Moments]]:
   """The parts of one class with their weights, which sum to 1/2: hospitals
   count by the root of their examples; of fakes, the sources of a kind alike."""
@@ -366,7 +370,10 @@ def is_trace(source: str) -> bool:
 
 
 def fit(
-  config, moments: Parts, without: Sequence[str] = (), views: Views = VIEWS
+  config: contracts.Config,
+  moments: Parts,
+  without: Sequence[str] = (),
+  views: Views = VIEWS,
 ) -> Model:
   """The model, perhaps without some sources."""
   left = remaining(moments, without)
@@ -385,7 +392,7 @@ def seen_by(view: View, moments: Parts) -> Parts:
 
 
 def line(
-  config, moments: Parts, fakes: discriminant.Weighted
+  config: contracts.Config, moments: Parts, fakes: discriminant.Weighted
 ) -> discriminant.Discriminant:
   """What parts reals from fakes."""
   return discriminant.discriminant(
@@ -396,7 +403,7 @@ def line(
   )
 
 
-def reals(config, moments: Parts) -> discriminant.Scatter:
+def reals(config: contracts.Config, moments: Parts) -> discriminant.Scatter:
   """How reals scatter, every example counting alike."""
   those = [(x.count, x) for key, x in moments.items() if not key.label]
   return discriminant.scatter(those, rank=config.rank, floor=NOISE)
@@ -415,7 +422,7 @@ class Pictures:
   patients: np.ndarray
   ids: np.ndarray
 
-  def __getitem__(self, which) -> "Pictures":
+  def __getitem__(self, which: np.ndarray) -> "Pictures":
     return Pictures(*(x[which] for x in _columns(self)))
 
 
@@ -448,7 +455,7 @@ def numbers_of(image: np.ndarray) -> np.ndarray:
 
 
 def left_out(
-  config,
+  config: contracts.Config,
   moments: Parts,
   held: Pictures,
   without: Sequence[str] = (),
@@ -517,7 +524,9 @@ def _fakes_without(
   return without
 
 
-def rule(config, measures: np.ndarray, held: Pictures) -> Rule:
+def rule(
+  config: contracts.Config, measures: np.ndarray, held: Pictures
+) -> Rule:
   """Settled on measures (2, n, m, 2), as pictures are and compressed, by models
   that did not learn from the source."""
   measures = np.concatenate(measures)
@@ -565,7 +574,9 @@ def units(
   return middle, np.maximum((high - low) / 2, 1e-3)
 
 
-def in_units(measures: np.ndarray, centre, spread) -> np.ndarray:
+def in_units(
+  measures: np.ndarray, centre: np.ndarray, spread: np.ndarray
+) -> np.ndarray:
   """Score and distance (n, 2) of measures (n, m, 2): sums over members, each in
   units of what reals show."""
   return ((measures - centre) / spread).sum(-2)
@@ -596,7 +607,9 @@ def _quantiles(values, weight, levels) -> np.ndarray:
   return values[order][np.minimum(at, len(values) - 1)]
 
 
-def prepare(config, splits, run) -> Callable[[], int]:
+def prepare(
+  config: contracts.Config, splits: pipeline.Splits, run: workdir.Workdir
+) -> Callable[[], int]:
   """What fits the model and returns an exit code, ready to be called.
 
   Raises DataError where a class is missing.
@@ -612,7 +625,9 @@ def prepare(config, splits, run) -> Callable[[], int]:
   return lambda: train(config, splits, run)
 
 
-def train(config, splits, run) -> int:
+def train(
+  config: contracts.Config, splits: pipeline.Splits, run: workdir.Workdir
+) -> int:
   """Fits, saves and judges; returns exit code 0."""
   run.begin(0)
   begin = time.monotonic()
@@ -659,7 +674,7 @@ def learnt_from(source: contracts.Items, most: int) -> list[dict]:
   ]
 
 
-def joined(several) -> Pictures:
+def joined(several: Iterable[Pictures]) -> Pictures:
   columns = zip(*map(_columns, several), strict=True)
   return Pictures(*(np.concatenate(x) for x in columns))
 

@@ -2,16 +2,18 @@
 masks (data.name=tampered).
 
 A fully convolutional network (models/localizer) learns from windows of pictures
-at their own resolution, some of them compressed. Its loss is the logistic loss
-of pixels, in which the few altered ones of a batch weigh as much as the others
-(Xie and Tu, 2015, arXiv:1504.06375, equation 2). The weights of the smallest
-loss on validation windows are kept.
+at their own resolution, some of them compressed, each as it is and altered. Its
+loss is the logistic loss of pixels, in which the few altered ones of a batch
+weigh as much as the others (Xie and Tu, 2015, arXiv:1504.06375, equation 2); of
+these the same places, unaltered, weigh half. So it does not pay to mark the
+places where others are altered. The weights of the smallest loss on validation
+windows are kept.
 
 Whole pictures are then mapped as they are, and thresholds settled on those of
 validation (picture_maps.py).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import functools
 import pathlib
@@ -24,23 +26,25 @@ import numpy as np
 import optax
 import scipy.special
 
-from jaxfake import configuration, errors
+from jaxfake import configuration, contracts, errors
 from jaxfake.classifiers import detector, neural, picture_maps
 from jaxfake.data import matching, pipeline, sources, tampered
 from jaxfake.data import patients as whose
-from jaxfake.data.tampered.windows import Windows
-from jaxfake.evaluation import localization, report
+from jaxfake.data.tampered.windows import ALTERED, UNALTERED, Pairs
+from jaxfake.evaluation import localization, metrics, report
 from jaxfake.evaluation.verdicts import verdicts
 from jaxfake.models import localizer as models
 from jaxfake.nn import layers
 from jaxfake.runtime import disk, xla
-from jaxfake.training import augment, loop
+from jaxfake.training import augment, loop, workdir
 from jaxfake.training.task import Task, schedule
 
 CONFIG = "localizer.py"
 FITS = (pipeline.NATIVE,)
 CLASSES = "real", "fake"
 BETWEEN = "between the thresholds"
+# Of altered pixels, of the same places unaltered, and of all others.
+WEIGHTS = np.array([0.5, 0.25, 0.25], np.float32)
 
 
 class State(struct.PyTreeNode):
@@ -53,7 +57,7 @@ class State(struct.PyTreeNode):
   opt: Any
 
 
-def check(config) -> None:
+def check(config: contracts.Config) -> None:
   """Raises ConfigError for values no run could use."""
   errors.check_choice("dtype", config.dtype, layers.DTYPES)
   if config.data.name != "tampered":
@@ -62,6 +66,11 @@ def check(config) -> None:
       " of tampered"
     )
   tampered.check(config.data.tampered)
+  if config.data.tampered.leaky:
+    raise errors.ConfigError(
+      "data.tampered.leaky is True: expected False, for task localizer learns"
+      " from each picture beside the same altered"
+    )
   multiple = models.MULTIPLE
   if config.window < 4 * multiple or config.window % multiple:
     raise errors.ConfigError(
@@ -84,11 +93,11 @@ def check(config) -> None:
   neural.check_optimiser(config.opt)
 
 
-def network(config) -> models.Localizer:
+def network(config: contracts.Config) -> models.Localizer:
   return models.Localizer(config.model.width, layers.DTYPES[config.dtype])
 
 
-def scorer(config) -> Callable:
+def scorer(config: contracts.Config) -> Callable:
   """`logits(variables, image)`, uint8 (b, h, w, 1) to float32 (b, h, w)."""
   net = network(config)
   return lambda variables, image: net.apply(
@@ -96,26 +105,36 @@ def scorer(config) -> Callable:
   )
 
 
+def unpaired(x: jax.Array) -> jax.Array:
+  """(b, 2, ...) as (2 b, ...)."""
+  return x.reshape(-1, *x.shape[2:])
+
+
 def losses(logits: jax.Array, mask: jax.Array) -> jax.Array:
-  """Of each picture (b, 4): the sum of the logistic losses of altered pixels,
-  how many there are, and the same of all others; of logits (b, h, w) and mask
-  uint8 (b, h, w, 1)."""
-  altered = (mask[..., 0] > 0).astype(jnp.float32)
+  """Of each picture (b, 3, 2): the sum of the logistic losses of altered pixels
+  and how many there are, and the same of the same places where they are not
+  altered, and of all others; of logits (b, h, w) and mask uint8 (b, h, w, 1) of
+  windows.ALTERED, UNALTERED and 0."""
+  mask = mask[..., 0]
   parts = []
-  for which, sign in ((altered, -1), (1 - altered, 1)):
-    parts += [which * jax.nn.softplus(sign * logits), which]
-  return jnp.stack(parts, -1).sum((1, 2))
+  for value, sign in ((ALTERED, -1), (UNALTERED, 1), (0, 1)):
+    which = (mask == value).astype(jnp.float32)
+    both = which * jax.nn.softplus(sign * logits), which
+    parts.append(jnp.stack(both, -1).sum((1, 2)))
+  return jnp.stack(parts, 1)
 
 
-def balanced(parts) -> jax.Array:
-  """The loss of some pictures, from their `losses` (b, 4): half the mean over
-  altered pixels and half that over the others."""
-  lost, count, lost_elsewhere, elsewhere = parts.sum(0)
-  # A batch may have no altered pixel.
-  return (lost / jnp.maximum(count, 1) + lost_elsewhere / elsewhere) / 2
+def balanced(parts: jax.Array) -> jax.Array:
+  """The loss of some pictures, from their `losses` (b, 3, 2): half the mean
+  over altered pixels, a quarter that over the same places unaltered, and a
+  quarter that over the others. Of a kind that they lack, nothing."""
+  total, count = parts.sum(0).T
+  return (total / jnp.maximum(count, 1)) @ WEIGHTS
 
 
-def prepare(config, splits, run) -> Callable[[], int]:
+def prepare(
+  config: contracts.Config, splits: pipeline.Splits, run: workdir.Workdir
+) -> Callable[[], int]:
   """What trains the network and returns an exit code, ready to be called.
 
   Raises DataError where a split lacks altered pictures, or others.
@@ -129,12 +148,12 @@ def prepare(config, splits, run) -> Callable[[], int]:
         " expected pictures as they are and altered ones in train, val and test"
         " (data.split=patient makes splits)"
       )
-  train = Windows(splits.train, config.window, config.compressed, config.seed)
+  train = Pairs(splits.train, config.window, config.compressed, config.seed)
   steps = schedule(config, len(train)).total
   return lambda: loop.train(config, make(config, splits, steps), train, run)
 
 
-def make(config, splits, steps: int) -> Task:
+def make(config: contracts.Config, splits: pipeline.Splits, steps: int) -> Task:
   """The task of learning the masks of `splits`, in so many steps."""
   learning = Learning(config, splits, steps)
   return Task(
@@ -156,7 +175,9 @@ def variables(state: State) -> dict:
 class Learning:
   """The functions of a task, of one configuration and one data set."""
 
-  def __init__(self, config, splits, steps: int):
+  def __init__(
+    self, config: contracts.Config, splits: pipeline.Splits, steps: int
+  ):
     self._config, self._splits = config, splits
     self._net = network(config)
     self._score = xla.jit(scorer(config))
@@ -165,10 +186,11 @@ class Learning:
 
   @functools.cached_property
   def _val(self) -> sources.Rows:
-    """Validation windows, made once."""
+    """Validation windows, made once; one of each two is altered."""
     c = self._config
-    windows = Windows(self._splits.val, c.window, c.compressed, c.seed)
-    return sources.Rows(**pipeline.arrays(windows))
+    pairs = Pairs(self._splits.val, c.window, c.compressed, c.seed)
+    stacked = pipeline.arrays(pairs)
+    return sources.Rows(**{k: np.concatenate(x) for k, x in stacked.items()})
 
   def init(self, key: jax.Array) -> State:
     x = jnp.zeros((1, self._config.window, self._config.window, 1))
@@ -181,9 +203,12 @@ class Learning:
       self._opt.init(start["params"]),
     )
 
-  def step(self, state: State, batch) -> tuple[State, dict[str, jax.Array]]:
+  def step(
+    self, state: State, batch: Mapping[str, jax.Array]
+  ) -> tuple[State, dict[str, jax.Array]]:
     key = jax.random.fold_in(jax.random.key(state.seed), state.step)
-    image, mask = augment.turned(key, batch["image"], batch["mask"])
+    pairs = batch["image"], batch["mask"]
+    image, mask = augment.turned(key, *map(unpaired, pairs))
 
     def loss(params):
       logits, changed = self._net.apply(
@@ -203,8 +228,9 @@ class Learning:
 
   def preview(self, state: State, gather: Callable) -> dict[str, np.ndarray]:
     """Validation windows, their masks, and what the network says."""
-    count = min(picture_maps.EXAMPLES, len(self._val))
-    some = sources.Subset(self._val, np.arange(count) * len(self._val) // count)
+    altered = np.arange(1, len(self._val), 2)
+    count = min(picture_maps.EXAMPLES, len(altered))
+    some = sources.Subset(self._val, matching.evenly(altered, count))
     logits = gather(lambda batch: self._logits(state, batch), some)
     columns = []
     for i in range(count):
@@ -217,23 +243,30 @@ class Learning:
     return self._score(variables(state), batch["image"])
 
   def evaluate(self, state: State, gather: Callable) -> dict[str, float]:
-    """The loss of validation windows, and the mean AUC of pixels of those in
-    which something was altered."""
+    """The loss of validation windows, the mean AUC of pixels of those in which
+    something was altered, and how well the mean over a place tells altered ones
+    from the same unaltered: an AUC too."""
 
     def scored(batch):
       logits = self._logits(state, batch)
       return logits, self._losses(logits, batch["mask"])
 
     logits, parts = gather(scored, self._val)
-    masks = (self._val[i]["mask"][..., 0] > 0 for i in range(len(logits)))
+    masks = [self._val[i]["mask"][..., 0] for i in range(len(logits))]
+    altered = np.array([(mask == ALTERED).any() for mask in masks])
     auc = [
-      localization.measured(x, mask, picture_maps.THRESHOLDS)["auc"]
+      localization.measured(x, mask > 0, picture_maps.THRESHOLDS)["auc"]
       for x, mask in zip(logits, masks, strict=True)
-      if mask.any() and not mask.all()
+      if (mask == ALTERED).any() and mask.min() == 0
     ]
-    return {"loss": float(balanced(parts)), "pixel_auc": float(np.mean(auc))}
+    places = [x[m > 0].mean() for x, m in zip(logits, masks, strict=True)]
+    return {
+      "loss": float(balanced(parts)),
+      "pixel_auc": float(np.mean(auc)),
+      "place_auc": metrics.auc(altered.astype(int), np.array(places)),
+    }
 
-  def conclude(self, model, gather: Callable) -> dict:
+  def conclude(self, model: contracts.Tree, gather: Callable) -> dict:
     del gather  # Pictures have sizes of their own: every host maps all.
     score = functools.partial(self._score, jax.device_get(model))
     c, splits = self._config, self._splits
@@ -262,7 +295,7 @@ class Learning:
     }
 
 
-def spread(source, most: int) -> sources.Subset:
+def spread(source: contracts.Items, most: int) -> sources.Subset:
   """At most so many items, altered and not in equal parts, evenly over a
   source."""
   altered = np.array(source.column("label")) > 0

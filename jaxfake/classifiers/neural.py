@@ -1,6 +1,6 @@
 """How every network of `models.MODELS` learns labels, whatever they say."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 import functools
 import pathlib
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 import optax
 
 from jaxfake import configuration, contracts, errors, models
+from jaxfake.data import pipeline
 from jaxfake.data.sources import Rows
 from jaxfake.evaluation import judge
 from jaxfake.models.weights import pretrained
@@ -41,7 +42,7 @@ class State(struct.PyTreeNode):
   average: Any  # What is evaluated: of what learns, over the last steps.
 
 
-def check(config) -> None:
+def check(config: contracts.Config) -> None:
   """Raises ConfigError for values no run could use."""
   c, opt = config.model, config.opt
   errors.check_choice("model.input", c.input, INPUTS)
@@ -71,7 +72,7 @@ def check_share(field: str, value: float) -> None:
     raise errors.ConfigError(f"{field} is {value}: expected 0 to below 1")
 
 
-def check_optimiser(opt) -> None:
+def check_optimiser(opt: contracts.Config) -> None:
   """Raises ConfigError for values of a config's `opt` that `optimiser` could
   not use."""
   check_share("opt.warmup", opt.warmup)
@@ -83,7 +84,7 @@ def check_optimiser(opt) -> None:
     )
 
 
-def network(config, num_classes: int) -> nn.Module:
+def network(config: contracts.Config, num_classes: int) -> nn.Module:
   return models.MODELS[config.model.name](
     num_classes=num_classes,
     dropout=config.model.dropout,
@@ -92,14 +93,14 @@ def network(config, num_classes: int) -> nn.Module:
   )
 
 
-def prepared(config, image) -> jax.Array:
+def prepared(config: contracts.Config, image: jax.Array) -> jax.Array:
   """uint8 (b, s, s, 1) to what the network reads, (b, s, s, channels)."""
   offset, scale = INPUTS[config.model.input]
   x = (image.astype(jnp.float32) - offset) / scale
   return jnp.repeat(x, config.model.channels, -1)
 
 
-def scorer(config, num_classes: int) -> Callable:
+def scorer(config: contracts.Config, num_classes: int) -> Callable:
   """`logits(variables, image)`, uint8 (b, s, s, 1) to float32 (b, classes)."""
   net = network(config, num_classes)
   return lambda variables, image: net.apply(
@@ -107,7 +108,7 @@ def scorer(config, num_classes: int) -> Callable:
   )
 
 
-def abstract_variables(config, num_classes: int) -> Any:
+def abstract_variables(config: contracts.Config, num_classes: int) -> Any:
   """Shapes and types of a network's variables."""
   shape = 1, config.data.size, config.data.size, config.model.channels
   net = network(config, num_classes)
@@ -116,7 +117,9 @@ def abstract_variables(config, num_classes: int) -> Any:
   )
 
 
-def gflop_per_image(config, num_classes: int, variables) -> float:
+def gflop_per_image(
+  config: contracts.Config, num_classes: int, variables: contracts.Tree
+) -> float:
   """Of scoring, as XLA counts the network as it is defined."""
   n, size = config.batch_size, config.data.size
   image = jax.ShapeDtypeStruct((n, size, size, 1), np.uint8)
@@ -125,7 +128,7 @@ def gflop_per_image(config, num_classes: int, variables) -> float:
   return (lowered.cost_analysis() or {}).get("flops", np.nan) / n / 1e9
 
 
-def class_weights(labels, num_classes: int) -> np.ndarray:
+def class_weights(labels: np.ndarray, num_classes: int) -> np.ndarray:
   """Inversely to how many images a class has; their mean over images is 1."""
   counts = np.bincount(labels, minlength=num_classes)
   return (len(labels) / (num_classes * np.maximum(counts, 1))).astype(
@@ -133,7 +136,9 @@ def class_weights(labels, num_classes: int) -> np.ndarray:
   )
 
 
-def optimiser(config, steps: int) -> optax.GradientTransformation:
+def optimiser(
+  config: contracts.Config, steps: int
+) -> optax.GradientTransformation:
   """AdamW (Loshchilov and Hutter, 2017, arXiv:1711.05101), the rate rising
   linearly and then falling along a cosine; only kernels decay."""
   opt = config.opt
@@ -150,7 +155,7 @@ def optimiser(config, steps: int) -> optax.GradientTransformation:
   )
 
 
-def make(config, splits, steps: int) -> Task:
+def make(config: contracts.Config, splits: pipeline.Splits, steps: int) -> Task:
   """The task of learning the labels of `splits`, in so many steps."""
   learning = Learning(config, splits, steps)
   return Task(
@@ -173,7 +178,9 @@ class Learning:
   given, and are the weights' own otherwise.
   """
 
-  def __init__(self, config, splits, steps: int):
+  def __init__(
+    self, config: contracts.Config, splits: pipeline.Splits, steps: int
+  ):
     self._config, self._splits = config, splits
     self._classes = len(splits.classes)
     self._augment = augment.names(config.augment)
@@ -220,7 +227,9 @@ class Learning:
     state = state.replace(**initial(model.weights, model.name, variables))
     return state.replace(average=self._copied(state.params, state.batch_stats))
 
-  def step(self, state: State, batch) -> tuple[State, dict[str, jax.Array]]:
+  def step(
+    self, state: State, batch: Mapping[str, jax.Array]
+  ) -> tuple[State, dict[str, jax.Array]]:
     key = jax.random.fold_in(jax.random.key(state.seed), state.step)
     k_augment, k_dropout = jax.random.split(key)
     x = prepared(self._config, batch["image"])
@@ -293,7 +302,7 @@ class Learning:
     trained, stats = state.average
     return {"params": state.params | trained, "batch_stats": stats}
 
-  def conclude(self, variables, gather: Callable) -> dict:
+  def conclude(self, variables: contracts.Tree, gather: Callable) -> dict:
     splits = self._splits
     val, test = (
       judge.Scored.of(self._scores(variables, gather, source)[0], source)
@@ -324,7 +333,7 @@ class Learning:
     }
 
 
-def check_variant(config) -> None:
+def check_variant(config: contracts.Config) -> None:
   """Raises ConfigError where a file's network is another variant of ours."""
   path, c = pathlib.Path(config.model.weights), config.model
   if path.is_dir():
@@ -340,7 +349,7 @@ def check_variant(config) -> None:
     )
 
 
-def origin(config) -> str:
+def origin(config: contracts.Config) -> str:
   """What the network began as, for a result to say."""
   began = config.model.weights or "random"
   if not config.model.frozen:
@@ -374,7 +383,7 @@ def load(path: pathlib.Path) -> tuple[contracts.Config, Any]:
   return config, restored(path, abstract_variables(config, len(classes)))
 
 
-def restored(path: pathlib.Path, like) -> dict:
+def restored(path: pathlib.Path, like: contracts.Tree) -> dict:
   """A run's best variables as arrays on one device; `like` has their shapes and
   types. Raises ConfigError where there are none yet."""
   place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])

@@ -39,12 +39,12 @@ class Crops:
   sources: np.ndarray
   origins: np.ndarray  # Of a fake that was made of a real, the real's source.
 
-  def __getitem__(self, which) -> "Crops":
+  def __getitem__(self, which: np.ndarray) -> "Crops":
     columns = self.images, self.labels, self.sources, self.origins
     return Crops(*(x[which] for x in columns))
 
 
-def drawn(config, source: contracts.Items) -> Crops:
+def drawn(config: contracts.Config, source: contracts.Items) -> Crops:
   """One crop of each picture that `forensic` learns from, as they are."""
   config = config.copy_and_resolve_references()
   config.each, config.delivered = 1, 0

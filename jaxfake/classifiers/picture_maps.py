@@ -6,12 +6,13 @@ logit above which a pixel counts as altered, by the mean IoU, and what a score
 says of a picture.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import dataclasses
 
 import numpy as np
 import scipy.special
 
+from jaxfake import contracts
 from jaxfake.classifiers import overlay
 from jaxfake.data import work
 from jaxfake.evaluation import calibration, localization
@@ -48,7 +49,7 @@ def mapped(score: Callable, gray: np.ndarray, tile: int = TILE) -> np.ndarray:
   return logits[: gray.shape[0], : gray.shape[1]]
 
 
-def scored(score: Callable, source) -> list[dict]:
+def scored(score: Callable, source: contracts.Items) -> list[dict]:
   """A row for each whole picture of a tampered source."""
   rows = []
   with work.shown("pictures mapped", len(source)) as advance:
@@ -81,7 +82,7 @@ class Rule:
     """Logits as a map to draw: 1 at the threshold, 0 at FADE below it."""
     return (logits - self.threshold) / FADE + 1
 
-  def probability(self, score) -> np.ndarray:
+  def probability(self, score: Sequence[float] | np.ndarray) -> np.ndarray:
     """Of an altered picture, by scores (n,)."""
     return scipy.special.expit(self.slope * np.asarray(score) + self.intercept)
 
@@ -131,7 +132,7 @@ def predicted(split: str, row: dict, settled: Rule, chosen: int) -> dict:
   }
 
 
-def examples(heatmap: Callable, source) -> np.ndarray:
+def examples(heatmap: Callable, source: contracts.Items) -> np.ndarray:
   """Altered test pictures about the mask: as they are, with the mask's outline
   and under the map. uint8 (h, w, 3)."""
   altered = np.flatnonzero(source.column("label"))

@@ -160,7 +160,9 @@ def echo_states(
   return jax.lax.scan(step, start, fed)[1]
 
 
-def maps(filters: jax.Array, stride: int, side: int, images) -> jax.Array:
+def maps(
+  filters: jax.Array, stride: int, side: int, images: jax.Array
+) -> jax.Array:
   """A bank's rectified, pooled map of uint8 images: (b, side, side, width)."""
   x = images.astype(jnp.float32) / 127.5 - 1
   y = jax.nn.relu(conv.conv(x, filters, (stride, stride)))

@@ -13,8 +13,12 @@ import json
 import os
 import pathlib
 import stat
+from typing import TYPE_CHECKING
 
 from jaxfake import errors
+
+if TYPE_CHECKING:
+  import numpy as np
 
 
 class _Lines:
@@ -147,7 +151,7 @@ class Maps:
         " one"
       ) from error
 
-  def write(self, row: dict, picture) -> None:
+  def write(self, row: dict, picture: "np.ndarray | None") -> None:
     """As NAME-HASH.png: files of one name may lie in several folders."""
     if picture is None:
       return

@@ -63,7 +63,7 @@ class Dataset:
     return self.read(split)
 
 
-def prepare(data) -> Dataset:
+def prepare(data: contracts.Config) -> Dataset:
   """Prepares what `config.data` names, once, and returns it to be read.
 
   `data` has name, dir, size, split, unreadable, patients, and what its source
@@ -81,14 +81,14 @@ def prepare(data) -> Dataset:
   return source.load().prepare(data)
 
 
-def entries(data) -> tuple[list, tuple[str, ...]]:
+def entries(data: contracts.Config) -> tuple[list, tuple[str, ...]]:
   """What the source that `data` names reads, and its classes."""
   return (
     named.find("data.name", data.name, contracts.Source).load().entries(data)
   )
 
 
-def table(data) -> str:
+def table(data: contracts.Config) -> str:
   """data.patients; runs made before there was one have none."""
   return data.get("patients") or ""
 

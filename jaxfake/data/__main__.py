@@ -1,6 +1,7 @@
 """python -m jaxfake.data list | prepare | check | describe."""
 
 import argparse
+from collections.abc import Sequence
 import json
 import sys
 
@@ -15,7 +16,7 @@ def _names() -> list[str]:
   return [x.name for x in sources if x.defines("entries")]
 
 
-def main(argv=None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
   """Runs one command; returns its exit code: 1 unreadable files, 2 misuse."""
   args = _parser().parse_args(argv)
   try:

@@ -7,7 +7,7 @@ reading.
 """
 
 import collections
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 import dataclasses
 import functools
 import hashlib
@@ -165,7 +165,7 @@ def builder(source: str) -> type[_Builder]:
 class Tally:
   """Counts records as they pass; `facts()` is JSON-able."""
 
-  def __init__(self, classes):
+  def __init__(self, classes: Sequence[str]):
     self._classes = classes
     self._counts = collections.defaultdict(collections.Counter)
     self._patients = collections.defaultdict(set)
@@ -173,7 +173,7 @@ class Tally:
     self._shapes = collections.Counter()
     self._digest = hashlib.sha256()
 
-  def add(self, split, record) -> None:
+  def add(self, split: str, record: dict) -> None:
     label = record["label"]
     name = self._classes[label] if label >= 0 else UNLABELLED
     self._counts[split][name] += 1
@@ -218,7 +218,7 @@ def _sizes(shapes):
   }
 
 
-def unreadable_error(lines, total) -> errors.DataError:
+def unreadable_error(lines: Iterable[str], total: int) -> errors.DataError:
   """Returns the error that lists every unreadable file at once."""
   lines = list(lines)
   return errors.DataError(
@@ -268,7 +268,7 @@ class Source:
     values = [self._records[i][name] for i in range(len(self))]
     return [x.decode() if isinstance(x, bytes) else x for x in values]
 
-  def __getitem__(self, i) -> dict:
+  def __getitem__(self, i: int) -> dict:
     i = operator.index(i)
     if not -len(self) <= i < len(self):
       raise IndexError(f"{self._name} has {len(self)} images; asked for {i}")

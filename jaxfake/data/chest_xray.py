@@ -2,6 +2,7 @@
 
 import functools
 
+from jaxfake import contracts
 from jaxfake import data as datasets
 from jaxfake.data import folders, records
 
@@ -10,12 +11,14 @@ FINDINGS = True
 READS_PATIENTS = True
 
 
-def entries(data) -> tuple[list[folders.Entry], tuple[str, ...]]:
+def entries(
+  data: contracts.Config,
+) -> tuple[list[folders.Entry], tuple[str, ...]]:
   """The folder's images, and its classes."""
   return folders.kaggle(data.dir, data.split, datasets.table(data))
 
 
-def prepare(data) -> datasets.Dataset:
+def prepare(data: contracts.Config) -> datasets.Dataset:
   from jaxfake.data import grouping
 
   listing = folders.listing(data.dir, data.split, datasets.table(data))

@@ -64,10 +64,10 @@ class Pool(futures.ThreadPoolExecutor):
     self._idle = queue.LifoQueue()
     self._all, self._lock, self._closed = set(), threading.Lock(), False
 
-  def submit(self, fn: Callable, item) -> futures.Future:
+  def submit(self, fn: Callable, item: Any) -> futures.Future:
     return super().submit(self.call, fn, item)
 
-  def call(self, fn: Callable, item) -> Any:
+  def call(self, fn: Callable, item: Any) -> Any:
     """fn(item) of a worker, or an ImageError; waits for it."""
     try:
       worker = self._idle.get_nowait()
@@ -99,7 +99,7 @@ class Pool(futures.ThreadPoolExecutor):
     with self._lock:
       self._all.discard(worker)
 
-  def __exit__(self, kind, *error):
+  def __exit__(self, kind: type[BaseException] | None, *error: object):
     if kind is not None:  # Nobody waits for what was asked for.
       with self._lock:
         self._closed = True

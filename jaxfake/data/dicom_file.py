@@ -11,6 +11,7 @@ radiograph, 12-bit lossy JPEG and video.
 No message holds a value from the header but sizes, codec and modality.
 """
 
+from collections.abc import Callable
 import io
 import logging
 import struct
@@ -47,7 +48,7 @@ warnings.filterwarnings("ignore", module=r"pydicom\b")
 logging.getLogger("pydicom").setLevel(logging.CRITICAL)
 
 
-def parse(data: bytes, tags=None) -> tuple:
+def parse(data: bytes, tags: list[int] | None = None) -> tuple:
   """(data set up to its pixel data, element of those or None) of a file.
 
   The transfer syntax is named even if it was not.
@@ -137,7 +138,7 @@ def read(name: str, data: bytes) -> np.ndarray:
   return guarded(name, _read, data)
 
 
-def guarded(name: str, fn, *args) -> Any:
+def guarded(name: str, fn: Callable, *args: Any) -> Any:
   """What a function makes of a file; raises ImageError alone, of that name."""
   try:
     return fn(*args)

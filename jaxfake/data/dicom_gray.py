@@ -50,7 +50,7 @@ class Cell(NamedTuple):
     values = raw.astype(np.int32) >> shift & (1 << self.stored) - 1
     return self.extended(values)
 
-  def extended(self, values) -> np.ndarray:
+  def extended(self, values: np.ndarray) -> np.ndarray:
     """Two's complement of the bits stored, where they are signed."""
     if not self.signed:
       return values

@@ -4,6 +4,7 @@ import hashlib
 import io
 import logging
 import re
+from typing import BinaryIO
 import warnings
 import zlib
 
@@ -25,7 +26,7 @@ _STAND_IN = re.compile(
 )
 
 
-def header(file) -> patients.Header | None:
+def header(file: BinaryIO) -> patients.Header | None:
   """The patient in an open DICOM file's header, or None. Reads to group 10."""
   wanted = [0x00100020, 0x00100021]
   after = lambda tag, vr, length: tag > 0x00100021

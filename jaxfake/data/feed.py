@@ -39,7 +39,7 @@ def order(seed: int, epoch: int, n: int) -> np.ndarray:
 class Shuffled:
   """The endless stream over a source, for Grain."""
 
-  def __init__(self, source: contracts.Items, seed: int):
+  def __init__(self, source: contracts.Examples, seed: int):
     self._source, self._seed = source, seed
 
   def __len__(self) -> int:
@@ -67,7 +67,7 @@ def indices(
 
 
 def batches(
-  source: contracts.Items,
+  source: contracts.Examples,
   seed: int,
   batch_size: int,
   first: int,
@@ -105,7 +105,13 @@ class Feed:
   is.
   """
 
-  def __init__(self, source, config, first: int, mesh):
+  def __init__(
+    self,
+    source: contracts.Examples,
+    config: contracts.Config,
+    first: int,
+    mesh: jax.sharding.Mesh,
+  ):
     """Begins with batch `first`. Reads all images where they fit."""
     self._mesh, self._batch, self._config = mesh, first, config
     self._hosts = jax.process_index(), jax.process_count()
@@ -163,7 +169,7 @@ class Feed:
     return jax.tree.map(put, arrays)
 
   @staticmethod
-  def lookup(chunk, i) -> dict[str, jax.Array]:
+  def lookup(chunk: tuple, i: jax.Array | int) -> dict[str, jax.Array]:
     """The i-th batch of a chunk; traced."""
     images, stacked = chunk
     batch = jax.tree.map(lambda x: x[i], stacked)

@@ -237,7 +237,7 @@ class Walk:
     self.litter = 0
     self._seen = {}
 
-  def held(self, path) -> Any:
+  def held(self, path: pathlib.Path) -> Any:
     if path not in self._seen:
       try:
         held = sorted(path.iterdir())
@@ -252,10 +252,12 @@ class Walk:
       self._seen[path] = kept
     return self._seen[path]
 
-  def folders(self, path) -> list[pathlib.Path]:
+  def folders(self, path: pathlib.Path) -> list[pathlib.Path]:
     return [p for p in self.held(path) if p.is_dir()]
 
-  def files(self, path, above: Sequence[pathlib.Path] = ()) -> list:
+  def files(
+    self, path: pathlib.Path, above: Sequence[pathlib.Path] = ()
+  ) -> list:
     """All files beneath a folder; DataError where one holds masks."""
     files, above = [], [*above, path.resolve()]
     for p in self.held(path):

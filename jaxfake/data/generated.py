@@ -23,8 +23,8 @@ import pathlib
 
 from array_record.python import array_record_data_source
 
+from jaxfake import contracts, errors
 from jaxfake import data as datasets
-from jaxfake import errors
 from jaxfake.data import folders, image_error, image_file, records
 
 ABOUT = "a folder made by python -m jaxfake.sample"
@@ -40,7 +40,7 @@ FEATURES = {
 }
 
 
-def prepare(data) -> datasets.Dataset:
+def prepare(data: contracts.Config) -> datasets.Dataset:
   listing = folders.Listing(*entries(data), 0)
   key = folders.fingerprint(listing.entries)
   name = f"{data.split}-{key}"
@@ -49,7 +49,9 @@ def prepare(data) -> datasets.Dataset:
   return records.prepare(data, recipe, facts)
 
 
-def entries(data) -> tuple[list[folders.Entry], tuple[str, ...]]:
+def entries(
+  data: contracts.Config,
+) -> tuple[list[folders.Entry], tuple[str, ...]]:
   """The entries of `data.dir` in the manifest's order, and its classes.
 
   DataError names the file and line that is not as above, and a folder whose

@@ -6,11 +6,15 @@ import io
 import itertools
 import json
 import pathlib
+from typing import TYPE_CHECKING
 
 from PIL import Image, PngImagePlugin
 
 from jaxfake import __version__, errors
 from jaxfake.runtime import disk
+
+if TYPE_CHECKING:
+  import numpy as np
 
 CHUNK = 128  # PNG files between lines in the manifest.
 SHARD = 8192  # Images of an ArrayRecord file.
@@ -28,7 +32,7 @@ _XMP = (
 
 
 def png(
-  image,
+  image: "np.ndarray",
   facts: dict,
   comment: str = "Synthetic image, not of a patient",
   source: str = TRAINED,

@@ -131,9 +131,9 @@ def _jpeg(name, data):
     return upright(tagged, np.array(image.convert("L")))
 
 
-def upright(image, pixels: np.ndarray) -> np.ndarray:
+def upright(image: Image.Image, pixels: np.ndarray) -> np.ndarray:
   """Pixels (h, w) or (h, w, c) the right way up by an image's EXIF."""
-  turn = _UPRIGHT.get(image.getexif().get(0x0112), lambda a: a)
+  turn = _UPRIGHT.get(image.getexif().get(0x0112, 1), lambda a: a)
   return np.ascontiguousarray(turn(pixels))
 
 

@@ -40,8 +40,8 @@ import unicodedata
 
 import numpy as np
 
+from jaxfake import contracts, errors
 from jaxfake import data as datasets
-from jaxfake import errors
 from jaxfake.data import (
   duplicates,
   folders,
@@ -78,7 +78,9 @@ class _File:
     return f"{self.kind}/{self.source}/{self.path}"
 
 
-def listing(data) -> tuple[folders.Listing, frozenset[str], dict]:
+def listing(
+  data: contracts.Config,
+) -> tuple[folders.Listing, frozenset[str], dict]:
   """What `config.data` names, its `dir` and `many_sources`; the ids of those
   that are test images alone, of a source left out or of another licence; and
   facts: the sources left out, and how many are of other licences.
@@ -116,7 +118,7 @@ def listing(data) -> tuple[folders.Listing, frozenset[str], dict]:
   return listed, frozenset(of_sources | other), facts
 
 
-def left_out(data) -> list[str]:
+def left_out(data: contracts.Config) -> list[str]:
   """The names of the sources that stand in test alone."""
   return sorted(set(_split(_option(data, "leave_out"))))
 
@@ -482,12 +484,14 @@ def notes(facts: dict) -> list[str]:
   return lines
 
 
-def entries(data) -> tuple[list[folders.Entry], tuple[str, ...]]:
+def entries(
+  data: contracts.Config,
+) -> tuple[list[folders.Entry], tuple[str, ...]]:
   """The folders' images, and the classes."""
   return listing(data)[0].entries, CLASSES
 
 
-def prepare(data) -> datasets.Dataset:
+def prepare(data: contracts.Config) -> datasets.Dataset:
   """Always split by patient. Facts are also sources {split: {source: n}},
   left_out (names), dropped_between_sources, dropped_of_training_patients and
   of_other_licences."""

@@ -262,7 +262,9 @@ def _rows(path):
     yield number, row["file"], row["patient"]
 
 
-def rows(path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
+def rows(
+  path: str | pathlib.Path, columns: Sequence[str]
+) -> Iterator[tuple[int, dict[str, str]]]:
   """Yields (line that it starts in, {column: cell}) of a CSV file's rows.
 
   Comma, semicolon or tab; names of columns in lower case. `columns` must be

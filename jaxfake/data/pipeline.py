@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from jaxfake import errors
-from jaxfake.contracts import Items
+from jaxfake.contracts import Config, Dataset, Examples, Items
 from jaxfake.data import sources, work
 
 # Pillow's, all antialiased when shrinking.
@@ -54,7 +54,7 @@ class Images:
   def __init__(
     self,
     source: Items,
-    data,
+    data: Config,
     keep: bool = True,
     features: Sequence[str] = FEATURES,
   ):
@@ -114,7 +114,7 @@ class Images:
     return fit(value[..., 0], size, how, kernel)[..., None]
 
 
-def arrays(source: Items) -> dict[str, np.ndarray]:
+def arrays(source: Examples) -> dict[str, np.ndarray]:
   """All items of a source, stacked: {"image": uint8 (n, s, s, 1), ...}."""
   with (
     work.threads() as pool,
@@ -155,7 +155,7 @@ class Splits(NamedTuple):
     )
 
 
-def splits(dataset, data) -> Splits:
+def splits(dataset: Dataset, data: Config) -> Splits:
   """A prepared data set at the size of a config's `data`.
 
   A set with images of no class has no classes. Raises DataError where there
@@ -184,7 +184,7 @@ def splits(dataset, data) -> Splits:
   return Splits(dataset.classes if known else (), **images)
 
 
-def check(data, fits: Sequence[str] = FITS) -> None:
+def check(data: Config, fits: Sequence[str] = FITS) -> None:
   """Raises ConfigError for values of a config's `data` no set could take, or of
   `fit` that the task cannot."""
   errors.check_choice("data.fit", data.fit, fits)

@@ -15,6 +15,7 @@ What could tell them apart without looking at the picture is taken away:
   of its seed and index.
 """
 
+from collections.abc import Sequence
 import hashlib
 import json
 from typing import ClassVar, NamedTuple
@@ -22,8 +23,8 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 from scipy import ndimage
 
+from jaxfake import contracts, errors
 from jaxfake import data as datasets
-from jaxfake import errors
 from jaxfake.data import folders, matching, pipeline
 from jaxfake.data import patients as whose
 from jaxfake.data.sources import Subset
@@ -55,7 +56,7 @@ class Canonical(NamedTuple):
     return framed
 
 
-def canonical(data) -> Canonical:
+def canonical(data: contracts.Config) -> Canonical:
   """The path that a config's `data` asks for."""
   own = data.real_or_fake
   return Canonical(
@@ -94,7 +95,7 @@ class Source:
     "id": "text",
   }
 
-  def __init__(self, parts, data):
+  def __init__(self, parts: Sequence[contracts.Items], data: contracts.Config):
     self._parts, self._canonical = parts, canonical(data)
     self._ends = np.cumsum([len(part) for part in parts])
 
@@ -122,7 +123,7 @@ class Source:
     return {"image": image[..., None], "label": int(i >= self._ends[0])}
 
 
-def prepare(data) -> datasets.Dataset:
+def prepare(data: contracts.Config) -> datasets.Dataset:
   """What `config.data` names: `real_or_fake.real` is the kind of `dir`'s data,
   `real_or_fake.fakes` a folder that jaxfake.sample made.
 

@@ -10,10 +10,10 @@ import os
 import pathlib
 import shutil
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from jaxfake import contracts, errors
 from jaxfake import data as datasets
-from jaxfake import errors
 from jaxfake.data import folders, patients
 
 if TYPE_CHECKING:
@@ -33,7 +33,11 @@ class Records:
 
 
 def prepare(
-  data, recipe, facts: dict, litter: int = 0, notes: Callable | None = None
+  data: contracts.Config,
+  recipe: "builders.Recipe",
+  facts: dict,
+  litter: int = 0,
+  notes: Callable | None = None,
 ) -> datasets.Dataset:
   """The data set of a recipe (builders.Recipe), prepared where it is not yet.
 
@@ -66,7 +70,7 @@ def prepare(
 
 
 def of_entries(
-  name: str, listing: folders.Listing, data, **options
+  name: str, listing: folders.Listing, data: contracts.Config, **options: Any
 ) -> "builders.Recipe":
   """The recipe of a folder's files; `name` is that of its records."""
   from jaxfake.data import builders, decoders, reading

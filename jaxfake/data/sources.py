@@ -4,8 +4,11 @@ sources as one."""
 import bisect
 from collections.abc import Mapping, Sequence
 import itertools
+from typing import Any
 
 import numpy as np
+
+from jaxfake import contracts
 
 
 class Rows:
@@ -24,7 +27,7 @@ class Rows:
 class Subset:
   """The items of a source at the given indices."""
 
-  def __init__(self, source, indices):
+  def __init__(self, source: Any, indices: Sequence[int] | np.ndarray):
     self._source, self._indices = source, indices
 
   def __len__(self) -> int:
@@ -40,7 +43,7 @@ class Subset:
   def features(self) -> Mapping[str, str]:
     return self._source.features
 
-  def reading(self, features) -> "Subset":
+  def reading(self, features: Sequence[str]) -> "Subset":
     """The same items with these features, where the source can."""
     return Subset(self._source.reading(features), self._indices)
 
@@ -54,7 +57,7 @@ class OfClasses(Subset):
   """The items of some classes, given by their labels; the new label is the
   place among these."""
 
-  def __init__(self, source, classes: Sequence[int]):
+  def __init__(self, source: contracts.Items, classes: Sequence[int]):
     labels = source.column("label")
     super().__init__(source, [i for i, x in enumerate(labels) if x in classes])
     self._classes = list(classes)
@@ -73,9 +76,13 @@ class OfClasses(Subset):
 class Joined:
   """The items of several sources, one source after the other."""
 
-  def __init__(self, *sources):
+  def __init__(self, *sources: contracts.Items):
     self._sources = sources
     self._ends = list(itertools.accumulate(map(len, sources)))
+
+  @property
+  def features(self) -> Mapping[str, str]:
+    return self._sources[0].features
 
   def __len__(self) -> int:
     return self._ends[-1]

@@ -58,14 +58,20 @@ def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
   not far above d, so compare only at equal n.
   """
   a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-  cov_a, cov_b = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
-  # tr (AB)^(1/2) = tr (A^(1/2) B A^(1/2))^(1/2), which stays symmetric.
-  values, vectors = scipy.linalg.eigh(cov_a)
-  root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
-  cross = scipy.linalg.eigvalsh(root @ cov_b @ root)
-  trace = np.sqrt(np.maximum(cross, 0)).sum()
   mean = ((a.mean(0) - b.mean(0)) ** 2).sum()
-  return float(mean + np.trace(cov_a) + np.trace(cov_b) - 2 * trace)
+  # With these the covariances are a' a and b' b.
+  a = (a - a.mean(0)) / np.sqrt(len(a) - 1)
+  b = (b - b.mean(0)) / np.sqrt(len(b) - 1)
+  if max(len(a), len(b)) < a.shape[1]:
+    # But for zeros, the eigenvalues of a' a b' b are those of a b' (a b')'.
+    trace = np.linalg.svd(a @ b.T, compute_uv=False).sum()
+  else:
+    # tr (AB)^(1/2) = tr (A^(1/2) B A^(1/2))^(1/2), which stays symmetric.
+    values, vectors = scipy.linalg.eigh(a.T @ a)
+    root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
+    cross = scipy.linalg.eigvalsh(root @ (b.T @ b) @ root)
+    trace = np.sqrt(np.maximum(cross, 0)).sum()
+  return float(mean + (a**2).sum() + (b**2).sum() - 2 * trace)
 
 
 def kernel_distance(a: np.ndarray, b: np.ndarray) -> float:

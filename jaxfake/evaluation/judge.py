@@ -4,21 +4,21 @@ Whatever is fitted or chosen here (temperature, threshold) comes from
 validation; the test images are only counted.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 import statistics
 import time
 from typing import NamedTuple
 
 import numpy as np
 
-from jaxfake import errors
+from jaxfake import contracts, errors
 from jaxfake.evaluation import calibration, metrics, pictures
 
 MISTAKES, SHOWN = 32, 128  # Mistakes shown, each of so many pixels or more.
 TIMES = 5  # Scoring is timed.
 
 
-def ms_per_image(score: Callable, source, n: int) -> float:
+def ms_per_image(score: Callable, source: contracts.Items, n: int) -> float:
   """Median time of score(uint8 images (n, s, s, 1)), after a first call."""
   images = np.stack([source[i % len(source)]["image"] for i in range(n)])
   score(images)  # May compile.
@@ -39,12 +39,12 @@ class Scored(NamedTuple):
   ids: list[str]
 
   @classmethod
-  def of(cls, logits: np.ndarray, source) -> "Scored":
+  def of(cls, logits: np.ndarray, source: contracts.Items) -> "Scored":
     labels = np.asarray(source.column("label"))
     return cls(logits, labels, source.column("patient"), source.column("id"))
 
 
-def check(splits) -> None:
+def check(splits: contracts.Splits) -> None:
   """Raises DataError where a split lacks a class: nothing could be judged."""
   if len(splits.classes) < 2:
     raise errors.DataError(
@@ -62,7 +62,9 @@ def check(splits) -> None:
       )
 
 
-def validation(logits, labels, weights) -> dict[str, float]:
+def validation(
+  logits: np.ndarray, labels: np.ndarray, weights: np.ndarray
+) -> dict[str, float]:
   """Class-weighted loss, accuracy and balanced accuracy, no interval."""
   logits = np.asarray(logits, np.float64)
   p = calibration.softmax(logits)
@@ -77,7 +79,7 @@ def validation(logits, labels, weights) -> dict[str, float]:
   }
 
 
-def conclude(splits, val: Scored, test: Scored) -> dict:
+def conclude(splits: contracts.Splits, val: Scored, test: Scored) -> dict:
   """Calibration from `val`, figures of `test`, pictures, predictions.
 
   {"calibration": {"temperature", "threshold", "uncertain"}, "figures",
@@ -128,7 +130,7 @@ def conclude(splits, val: Scored, test: Scored) -> dict:
 
 
 def predictions(
-  split: str, scored: Scored, classes, temperature
+  split: str, scored: Scored, classes: Sequence[str], temperature: float
 ) -> Iterator[dict]:
   """Rows of predictions.csv: one image each, calibrated probabilities."""
   p = calibration.softmax(scored.logits, temperature)
@@ -141,7 +143,13 @@ def predictions(
     } | {f"p_{c}": f"{p[i, j]:.6g}" for j, c in enumerate(classes)}
 
 
-def plots(splits, labels, raw, probabilities, predicted) -> dict:
+def plots(
+  splits: contracts.Splits,
+  labels: np.ndarray,
+  raw: np.ndarray,
+  probabilities: np.ndarray,
+  predicted: np.ndarray,
+) -> dict:
   """Pictures of a test set's ROC, calibration, confusion and worst mistakes."""
   classes = splits.classes
   scores = {

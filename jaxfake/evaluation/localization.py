@@ -1,6 +1,9 @@
 """How well a map says where a picture was altered: figures of one picture, and
 means over many with intervals over patients."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
 from jaxfake.evaluation import metrics
@@ -48,7 +51,7 @@ def top(evidence: np.ndarray) -> float:
   return float(np.partition(flat, -n)[-n:].mean())
 
 
-def of(rows: list[dict], **values) -> list[dict]:
+def of(rows: list[dict], **values: Any) -> list[dict]:
   """The rows that have some values."""
   return [x for x in rows if all(x[k] == v for k, v in values.items())]
 
@@ -92,7 +95,11 @@ def ranked(score: np.ndarray) -> np.ndarray:
   return np.stack([1 - p, p], 1)
 
 
-def interval(values, patients: np.ndarray, share: bool = False) -> dict:
+def interval(
+  values: Sequence[float] | np.ndarray,
+  patients: np.ndarray,
+  share: bool = False,
+) -> dict:
   """Mean over pictures, and 95 % of the means of patients drawn again; of a
   share of 0 or 1, of which draws know nothing, Clopper and Pearson's interval
   over patients."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import scipy.stats
+import scipy.special
 
 from jaxfake import errors
 
@@ -34,9 +34,10 @@ def clopper_pearson(
       " trial, 0 <= successes <= n and 0 < level < 1"
     )
   tail = (1 - level) / 2
-  beta = scipy.stats.beta.ppf
-  low = beta(tail, successes, n - successes + 1) if successes > 0 else 0
-  high = beta(1 - tail, successes + 1, n - successes) if successes < n else 1
+  # Not of scipy.stats, which takes a second to import.
+  beta = scipy.special.betaincinv
+  low = beta(successes, n - successes + 1, tail) if successes > 0 else 0
+  high = beta(successes + 1, n - successes, 1 - tail) if successes < n else 1
   return float(low), float(high)
 
 

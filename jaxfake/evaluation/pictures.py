@@ -1,5 +1,6 @@
 """Pictures people look at: grids, neighbours, curves; uint8 arrays and PNG."""
 
+from collections.abc import Sequence
 import pathlib
 from typing import NamedTuple
 
@@ -160,7 +161,7 @@ def intervals(groups: dict[str, list[tuple]], xlabel: str) -> np.ndarray:
   return pixels()
 
 
-def confusion(table: np.ndarray, classes) -> np.ndarray:
+def confusion(table: np.ndarray, classes: Sequence[str]) -> np.ndarray:
   """Counts (k, k), rows the true class, as RGB (h, w, 3)."""
   side = 2.2 + 0.8 * len(classes)
   axes, pixels = _figure(side, side)
@@ -176,7 +177,9 @@ def confusion(table: np.ndarray, classes) -> np.ndarray:
   return pixels()
 
 
-def matrix(values: np.ndarray, rows, columns, title: str) -> np.ndarray:
+def matrix(
+  values: np.ndarray, rows: Sequence[str], columns: Sequence[str], title: str
+) -> np.ndarray:
   """Values (r, c) from 0 to 1 with their rows' and columns' names, as RGB
   (h, w, 3); none where a value is NaN."""
   axes, pixels = _figure(2.5 + 1.1 * len(columns), 1.8 + 0.5 * len(rows))

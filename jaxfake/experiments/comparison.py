@@ -9,6 +9,7 @@ accuracy-cost.png                 accuracy against the time to score an image
 result.json                       the rows, with configuration and runs
 """
 
+from collections.abc import Callable
 import pathlib
 import statistics
 from typing import NamedTuple
@@ -16,7 +17,7 @@ from typing import NamedTuple
 import jax
 import ml_collections
 
-from jaxfake import configuration, errors
+from jaxfake import configuration, contracts, errors
 from jaxfake.classifiers import classifier
 from jaxfake.data import patients
 from jaxfake.evaluation import metrics, pictures, report
@@ -42,7 +43,7 @@ class Run(NamedTuple):
     return workdir.finished(self.path, self.config.to_dict())
 
 
-def plan(config, path: pathlib.Path) -> list[Run]:
+def plan(config: contracts.Config, path: pathlib.Path) -> list[Run]:
   """Every run of a comparison, in order. Raises ConfigError."""
   names = [x.strip() for x in config.only.split(",") if x.strip()] or list(
     config.programs
@@ -66,7 +67,9 @@ def plan(config, path: pathlib.Path) -> list[Run]:
   return runs
 
 
-def budgeted(config, group: str, name: str) -> tuple[str, dict]:
+def budgeted(
+  config: contracts.Config, group: str, name: str
+) -> tuple[str, dict]:
   """The name of a row's budget, and the fields it changes besides."""
   row, place = config[group][name], f"{group}.{name}"
   changes = row.to_dict() if isinstance(row, ml_collections.ConfigDict) else row
@@ -79,12 +82,12 @@ def budgeted(config, group: str, name: str) -> tuple[str, dict]:
   return budget, changes
 
 
-def check(config) -> None:
+def check(config: contracts.Config) -> None:
   """Raises ConfigError for values no comparison could use."""
   plan(config, pathlib.Path())
 
 
-def run(config, path: pathlib.Path, train) -> int:
+def run(config: contracts.Config, path: pathlib.Path, train: Callable) -> int:
   """Runs what is left and writes the table; returns an exit code.
 
   `train(config, path)` does one run and returns its exit code: 75 and 130 end
@@ -184,7 +187,9 @@ def formatted(row: dict) -> dict[str, str]:
   }
 
 
-def write(config, path: pathlib.Path, runs: list[Run], failed: dict) -> str:
+def write(
+  config: contracts.Config, path: pathlib.Path, runs: list[Run], failed: dict
+) -> str:
   """Writes the table in its forms and result.json; returns it as Markdown."""
   numbers = rows(runs)
   if not numbers:

@@ -9,14 +9,14 @@ the phantom by an ordinary run under runs/), HOG, pixels.
 table.md, table.csv, table.html, auc.png, result.json; draws.csv has every draw.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import functools
 import pathlib
 
 import jax
 import numpy as np
 
-from jaxfake import errors
+from jaxfake import contracts, errors
 from jaxfake.classifiers import features, neural, reservoir, ridge
 from jaxfake.data import patients as whose
 from jaxfake.data import pipeline, work
@@ -29,7 +29,7 @@ CONFIG = "few_images.py"
 PROGRAMS = ("reservoir", "cnn_random", "cnn_phantom", "hog", "pixels")
 
 
-def check(config) -> None:
+def check(config: contracts.Config) -> None:
   """Raises ConfigError for values no protocol could use."""
   if "reservoir" not in names(config):
     raise errors.ConfigError(
@@ -48,11 +48,11 @@ def check(config) -> None:
     raise errors.ConfigError("task few_images runs in one process")
 
 
-def names(config) -> list[str]:
+def names(config: contracts.Config) -> list[str]:
   return [x for x in config.programs.split(",") if x]
 
 
-def run(config, path: pathlib.Path, train) -> int:
+def run(config: contracts.Config, path: pathlib.Path, train: Callable) -> int:
   """Runs the protocol; `train(config, path)` does the phantom's run."""
   check(config)
   pipeline.check(config.data)
@@ -72,7 +72,9 @@ def run(config, path: pathlib.Path, train) -> int:
   return 0
 
 
-def draw(labels, patients, n: int, rng: np.random.Generator) -> np.ndarray:
+def draw(
+  labels: np.ndarray, patients: Sequence[str], n: int, rng: np.random.Generator
+) -> np.ndarray:
   """Indices of n images, half of each of two classes, of n patients.
 
   Raises DataError where there are not so many patients.
@@ -93,7 +95,9 @@ def draw(labels, patients, n: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def extractors(
-  config, splits_images, phantom: pathlib.Path
+  config: contracts.Config,
+  splits_images: tuple[np.ndarray, np.ndarray],
+  phantom: pathlib.Path,
 ) -> dict[str, Callable]:
   """{name: extract(chosen) -> (train, test) features}, of chosen train images.
 
@@ -161,7 +165,9 @@ def _draws(config, splits, phantom, path) -> list[dict]:
   return draws
 
 
-def judge(truth, x, coef, intercept) -> dict[str, float]:
+def judge(
+  truth: np.ndarray, x: np.ndarray, coef: np.ndarray, intercept: np.ndarray
+) -> dict[str, float]:
   """AUC and balanced accuracy of a readout, of test images' features.
 
   Half of the train images are of each class, so the middle is at 0.
@@ -194,7 +200,9 @@ def rows(draws: list[dict]) -> list[dict]:
   return table
 
 
-def interval(name: str, values) -> dict[str, float]:
+def interval(
+  name: str, values: Sequence[float] | np.ndarray
+) -> dict[str, float]:
   low, high = np.percentile(values, [2.5, 97.5])
   return {
     f"{name}_mean": float(np.mean(values)),
@@ -221,7 +229,13 @@ def formatted(row: dict) -> dict[str, str]:
   }
 
 
-def write(config, path: pathlib.Path, dataset, splits, draws) -> str:
+def write(
+  config: contracts.Config,
+  path: pathlib.Path,
+  dataset: contracts.Dataset,
+  splits: pipeline.Splits,
+  draws: list[dict],
+) -> str:
   """Writes the table in its forms and result.json; returns it as Markdown."""
   numbers = rows(draws)
   table = [formatted(row) for row in numbers]

@@ -19,11 +19,14 @@ import statistics
 import subprocess
 import sys
 import time
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from jaxfake import errors
+from jaxfake import contracts, errors
 from jaxfake.runtime import disk, progress
 from jaxfake.training import workdir
+
+if TYPE_CHECKING:
+  from jaxfake.experiments.sweep import slurm
 
 POLL = 0.3  # Seconds.
 INTERRUPTED, PREEMPTED = errors.INTERRUPTED, errors.PREEMPTED
@@ -44,7 +47,9 @@ class Job(NamedTuple):
   work: Callable[[], int]
 
 
-def of_run(name: str, config, path: pathlib.Path, train: Callable) -> Job:
+def of_run(
+  name: str, config: contracts.Config, path: pathlib.Path, train: Callable
+) -> Job:
   """An ordinary run, which `train(config, path) -> exit code` does. Raises
   ConfigError where another finished one is in its place."""
 
@@ -203,7 +208,7 @@ class Signals:
       )
     return self
 
-  def __exit__(self, *_):
+  def __exit__(self, *_: object):
     for number, handler in self._before.items():
       signal.signal(number, handler)
 
@@ -213,7 +218,7 @@ class Signals:
       yield self.last
 
 
-def watch(place, runs: list[Run]) -> int:
+def watch(place: "Here | slurm.Slurm", runs: list[Run]) -> int:
   """Sees a place's runs to their end, showing how all `runs` stand; returns an
   exit code: 0 where all have finished, 1, or 130 and 75 after Ctrl-C and
   SIGTERM."""

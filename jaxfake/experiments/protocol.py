@@ -66,7 +66,7 @@ class Tested(NamedTuple):
   probability: np.ndarray
 
 
-def check(config) -> None:
+def check(config: contracts.Config) -> None:
   """Raises ConfigError for values no protocol could use."""
   forensic.check(config)
   for field, least in (
@@ -81,7 +81,7 @@ def check(config) -> None:
       )
 
 
-def run(config, path: pathlib.Path, train) -> int:
+def run(config: contracts.Config, path: pathlib.Path, train: Callable) -> int:
   """Does all of it and writes the report; returns 0."""
   # A detector is fitted in seconds, many times: no runs of their own.
   del train
@@ -104,7 +104,9 @@ def flat(cell: dict) -> dict:
   return rest | {"auc": auc["value"], "low": auc["low"], "high": auc["high"]}
 
 
-def figures(config, splits, path: pathlib.Path) -> dict:
+def figures(
+  config: contracts.Config, splits: pipeline.Splits, path: pathlib.Path
+) -> dict:
   """All figures, JSON-able; `path` is the run's folder."""
   moments = [
     forensic.parts(forensic.examples(seeded(config, seed), splits.train))
@@ -148,7 +150,14 @@ def once(path: pathlib.Path, make: Callable[[], object]) -> Any:
   return disk.read_json(path)
 
 
-def one(config, moments, held, test, fold: Fold, place: pathlib.Path) -> dict:
+def one(
+  config: contracts.Config,
+  moments: forensic.Parts,
+  held: forensic.Pictures,
+  test: forensic.Pictures,
+  fold: Fold,
+  place: pathlib.Path,
+) -> dict:
   """What `place`/result.json says of a fold; the model goes beside it."""
   detector = fitted(config, moments, held, fold.out)
   forensic.save(detector.model, place / forensic.MODEL)
@@ -156,7 +165,13 @@ def one(config, moments, held, test, fold: Fold, place: pathlib.Path) -> dict:
   return {"calibration": detector.rule.facts(), "cells": pairs(fold, said)}
 
 
-def seeds(config, moments, held, test, folds) -> dict:
+def seeds(
+  config: contracts.Config,
+  moments: Sequence[forensic.Parts],
+  held: forensic.Pictures,
+  test: forensic.Pictures,
+  folds: Sequence[Fold],
+) -> dict:
   """Mean AUC where both are unseen by the seed of the crops, and their standard
   deviation; see `auc`."""
   unseen = [fold for fold in folds if fold.condition == UNSEEN]
@@ -166,13 +181,15 @@ def seeds(config, moments, held, test, folds) -> dict:
   return {"auc": values, "sd": sd}
 
 
-def seeded(config, seed: int) -> contracts.Config:
+def seeded(config: contracts.Config, seed: int) -> contracts.Config:
   config = config.copy_and_resolve_references()
   config.seed = config.seed + seed
   return config
 
 
-def whole(config, splits) -> tuple[forensic.Pictures, forensic.Pictures]:
+def whole(
+  config: contracts.Config, splits: pipeline.Splits
+) -> tuple[forensic.Pictures, forensic.Pictures]:
   """Numbers of whole pictures: of train and validation, and of test."""
   parts = [
     forensic.pictures(source, forensic.chosen(source, config.most))
@@ -214,7 +231,12 @@ def sources(test: forensic.Pictures) -> tuple[list[str], list[str]]:
   return of(0), of(1)
 
 
-def fitted(config, moments, held, out: Sequence[str]) -> forensic.Detector:
+def fitted(
+  config: contracts.Config,
+  moments: forensic.Parts,
+  held: forensic.Pictures,
+  out: Sequence[str],
+) -> forensic.Detector:
   """The detector without some sources."""
   used = held[forensic.kept(held, out)]
   model = forensic.fit(config, moments, out)
@@ -222,7 +244,9 @@ def fitted(config, moments, held, out: Sequence[str]) -> forensic.Detector:
   return forensic.Detector(model, forensic.rule(config, measures, used))
 
 
-def of_fold(test, held, fold: Fold) -> forensic.Pictures:
+def of_fold(
+  test: forensic.Pictures, held: forensic.Pictures, fold: Fold
+) -> forensic.Pictures:
   """What a fold is tested on: left-out sources whole, of the others the test
   patients; no traces."""
   every = forensic.joined([test, held])
@@ -231,7 +255,7 @@ def of_fold(test, held, fold: Fold) -> forensic.Pictures:
   return every[(is_test | np.isin(every.sources, fold.out)) & ~trace]
 
 
-def tested_by(detector, of: forensic.Pictures) -> Tested:
+def tested_by(detector: forensic.Detector, of: forensic.Pictures) -> Tested:
   measures = detector.model.measures(of.numbers)
   scaled = detector.rule.scaled(measures)
   evidence = forensic.evidence_of(scaled)
@@ -312,8 +336,8 @@ def summary(cells: list[dict]) -> list[dict]:
 
 
 def delivered(
-  config,
-  splits,
+  config: contracts.Config,
+  splits: pipeline.Splits,
   detectors: dict[Fold, forensic.Detector],
   path: pathlib.Path,
 ) -> list[dict]:
@@ -369,7 +393,13 @@ def capped(of: forensic.Pictures, most: int) -> forensic.Pictures:
 
 
 def ablations(
-  config, splits, moments, held, test, folds, path: pathlib.Path
+  config: contracts.Config,
+  splits: pipeline.Splits,
+  moments: forensic.Parts,
+  held: forensic.Pictures,
+  test: forensic.Pictures,
+  folds: Sequence[Fold],
+  path: pathlib.Path,
 ) -> list[dict]:
   """AUC where both are unseen, with parts of the method taken away or added."""
   unseen = [fold for fold in folds if fold.condition == UNSEEN]
@@ -390,7 +420,12 @@ def method_row(name: str, aucs: Sequence[float]) -> dict:
   return row
 
 
-def methods(config, splits, moments, generators: int) -> dict[str, Method]:
+def methods(
+  config: contracts.Config,
+  splits: pipeline.Splits,
+  moments: forensic.Parts,
+  generators: int,
+) -> dict[str, Method]:
   """By name: the method as it is, and changed."""
   as_it_is = Method(config, lambda: moments)
   flat = config.copy_and_resolve_references()
@@ -436,14 +471,25 @@ def is_trace(key: forensic.Part) -> bool:
   return forensic.is_trace(key.source)
 
 
-def aucs(method: Method, held, test, folds: Sequence[Fold]) -> list[float]:
+def aucs(
+  method: Method,
+  held: forensic.Pictures,
+  test: forensic.Pictures,
+  folds: Sequence[Fold],
+) -> list[float]:
   """AUC of each fold's two sources. Nothing is settled, for which all sources
   would have to be left out in turn: units are those of held-out reals."""
   moments = method.moments()
   return [auc(method, moments, held, test, fold) for fold in folds]
 
 
-def auc(method: Method, moments, held, test, fold: Fold) -> float:
+def auc(
+  method: Method,
+  moments: forensic.Parts,
+  held: forensic.Pictures,
+  test: forensic.Pictures,
+  fold: Fold,
+) -> float:
   model = forensic.fit(method.config, moments, fold.out, method.views)
   of = of_fold(test, held, fold)
   of = of[np.isin(of.sources, fold.out)]
@@ -457,7 +503,12 @@ def auc(method: Method, moments, held, test, fold: Fold) -> float:
 
 
 def peer_rows(
-  config, splits, held, test, folds, path: pathlib.Path
+  config: contracts.Config,
+  splits: pipeline.Splits,
+  held: forensic.Pictures,
+  test: forensic.Pictures,
+  folds: Sequence[Fold],
+  path: pathlib.Path,
 ) -> list[dict]:
   """AUC where both are unseen of detectors of other kinds (classifiers/peers).
 

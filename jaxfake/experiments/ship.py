@@ -8,10 +8,11 @@ Runs that are finished are not run again. The same data and configuration give
 the same bytes of the model on the same kind of machine.
 """
 
+from collections.abc import Callable
 import pathlib
 import shutil
 
-from jaxfake import errors
+from jaxfake import contracts, errors
 from jaxfake.classifiers import detector, forensic
 from jaxfake.evaluation import report
 from jaxfake.evaluation.verdicts import VERDICTS
@@ -35,7 +36,7 @@ INTENDED = (
 )
 
 
-def configs(config) -> dict:
+def configs(config: contracts.Config) -> dict:
   """The configurations of the runs, each with the data it needs."""
   of_runs = {}
   for name in ("traces", "detector", "protocol"):
@@ -47,7 +48,7 @@ def configs(config) -> dict:
   return of_runs
 
 
-def check(config) -> None:
+def check(config: contracts.Config) -> None:
   """Raises ConfigError for values no run of these could use."""
   if config.data.name != "many_sources":
     raise errors.ConfigError(
@@ -59,7 +60,7 @@ def check(config) -> None:
   protocol.check(those["protocol"])
 
 
-def run(config, path: pathlib.Path, train) -> int:
+def run(config: contracts.Config, path: pathlib.Path, train: Callable) -> int:
   """Makes all; returns the exit code of the first run that did not finish."""
   check(config)
   places = [str(path / "traces"), config.data.dir, config.fakes]

@@ -23,7 +23,7 @@ from jaxfake.training.task import Task
 CHANNELS = (1, 3)
 
 
-def check(config) -> None:
+def check(config: contracts.Config) -> None:
   """Raises ConfigError for values of the fields of all that make images."""
   errors.check_choice("model.channels", config.model.channels, CHANNELS)
   check_learning(config)
@@ -40,14 +40,16 @@ def check_learning(config) -> None:
   require_above(config, "opt.lr", 0)
 
 
-def value(config, field: str) -> Any:
+def value(config: contracts.Config, field: str) -> Any:
   """Of a field "name" or "group.name"."""
   for name in field.split("."):
     config = config[name]
   return config
 
 
-def require_at_least(config, field: str, least) -> None:
+def require_at_least(
+  config: contracts.Config, field: str, least: float
+) -> None:
   """Raises ConfigError, also for NaN, as the two below do."""
   if not value(config, field) >= least:
     raise errors.ConfigError(
@@ -55,14 +57,14 @@ def require_at_least(config, field: str, least) -> None:
     )
 
 
-def require_above(config, field: str, least) -> None:
+def require_above(config: contracts.Config, field: str, least: float) -> None:
   if not value(config, field) > least:
     raise errors.ConfigError(
       f"{field} is {value(config, field)}: expected above {least}"
     )
 
 
-def require_classes(config, dataset) -> None:
+def require_classes(config: contracts.Config, dataset: pipeline.Splits) -> None:
   """Raises ConfigError where a network shall be told classes that there are
   none of."""
   if config.model.conditional and not dataset.classes:
@@ -71,7 +73,7 @@ def require_classes(config, dataset) -> None:
     )
 
 
-def check_only_class(config) -> None:
+def check_only_class(config: contracts.Config) -> None:
   """Raises ConfigError where one class is both left and told apart."""
   if config.only_class and config.model.conditional:
     raise errors.ConfigError(
@@ -80,7 +82,7 @@ def check_only_class(config) -> None:
     )
 
 
-def class_named(splits, field: str, name: str) -> int:
+def class_named(splits: pipeline.Splits, field: str, name: str) -> int:
   """The label of the class that a field names. Raises ConfigError."""
   if not splits.classes:
     raise errors.ConfigError(
@@ -90,7 +92,7 @@ def class_named(splits, field: str, name: str) -> int:
   return splits.classes.index(name)
 
 
-def of_class(splits, name: str) -> pipeline.Splits:
+def of_class(splits: pipeline.Splits, name: str) -> pipeline.Splits:
   """The images of one class of pipeline.Splits; all where the name is "".
 
   Raises ConfigError where there is no such class, DataError where too few
@@ -128,7 +130,7 @@ def to_uint8(x: jax.Array) -> jax.Array:
   return jnp.clip(jnp.round((x + 1) * 127.5), 0, 255).astype(jnp.uint8)
 
 
-def to_float(config, image: jax.Array) -> jax.Array:
+def to_float(config: contracts.Config, image: jax.Array) -> jax.Array:
   """A batch's uint8 (b, s, s, 1) to [-1, 1], (b, s, s, model.channels)."""
   x = image.astype(jnp.float32) / 127.5 - 1
   return jnp.repeat(x, config.model.channels, -1)
@@ -140,11 +142,13 @@ def to_gray(x: jax.Array) -> jax.Array:
   return jnp.round(gray).astype(jnp.uint8)
 
 
-def optimiser(config) -> optax.GradientTransformation:
+def optimiser(config: contracts.Config) -> optax.GradientTransformation:
   return optax.adam(config.opt.lr, b1=config.opt.b1, b2=config.opt.b2)
 
 
-def averaged(most: float, step: jax.Array, average, new) -> Any:
+def averaged(
+  most: float, step: jax.Array, average: contracts.Tree, new: contracts.Tree
+) -> Any:
   """The moving average, which forgets its first, random steps: its decay grows
   to `most`."""
   t = step.astype(jnp.float32)
@@ -162,14 +166,19 @@ class State(struct.PyTreeNode):
   ema: Any  # Of the parameters: what sampling uses.
 
 
-def first(params, adam: optax.GradientTransformation) -> State:
+def first(params: contracts.Tree, adam: optax.GradientTransformation) -> State:
   """The state before the first step."""
   # Both are donated to the step, so they must not share buffers.
   ema = jax.tree.map(jnp.copy, params)
   return State(jnp.zeros((), jnp.int32), params, adam.init(params), ema)
 
 
-def updated(config, adam, state: State, gradient) -> State:
+def updated(
+  config: contracts.Config,
+  adam: optax.GradientTransformation,
+  state: State,
+  gradient: contracts.Tree,
+) -> State:
   """The state after Adam's step."""
   updates, opt = adam.update(gradient, state.opt, state.params)
   params = optax.apply_updates(state.params, updates)
@@ -177,7 +186,9 @@ def updated(config, adam, state: State, gradient) -> State:
   return State(state.step + 1, params, opt, ema)
 
 
-def measures(config, dataset, draw: Callable) -> measure.Measures:
+def measures(
+  config: contracts.Config, dataset: pipeline.Splits, draw: Callable
+) -> measure.Measures:
   """A task's evaluation and previews; `draw(variables, batch)`, given the
   averaged network and {"index", "label"}, makes uint8 (b, s, s, 1)."""
   return measure.Measures(
@@ -189,7 +200,11 @@ def measures(config, dataset, draw: Callable) -> measure.Measures:
 
 
 def task(
-  config, dataset, init: Callable, step: Callable, sample: Callable
+  config: contracts.Config,
+  dataset: pipeline.Splits,
+  init: Callable,
+  step: Callable,
+  sample: Callable,
 ) -> Task:
   """The task of a first state, a step, and what draws from its average:
   `sample(variables, seed, index, label)` -> uint8 (n, s, s, c)."""
@@ -241,7 +256,7 @@ class Trained:
     self,
     draw: Callable,
     name: str,
-    config,
+    config: contracts.Config,
     classes: Sequence[str],
     state: Any,
   ):
@@ -254,7 +269,7 @@ class Trained:
     self.name, self.size, self.classes = name, config.data.size, tuple(classes)
     self.step, self.sha256 = int(state.step), checkpoint.sha256(state)
 
-  def drawn(self, first, *rows) -> jax.Array:
+  def drawn(self, first: Sequence, *rows: np.ndarray) -> jax.Array:
     """`draw(variables, ...)` of what is no row of a batch, and of rows."""
     return self._draw(self._ema, *first, *jax.device_put(rows, self._by_batch))
 
@@ -265,7 +280,14 @@ class Generator(Trained):
   `draw(variables, seed, index, label)` makes uint8 (n, s, s, c).
   """
 
-  def __init__(self, draw: Callable, name: str, config, classes, state: Any):
+  def __init__(
+    self,
+    draw: Callable,
+    name: str,
+    config: contracts.Config,
+    classes: Sequence[str],
+    state: Any,
+  ):
     super().__init__(draw, name, config, classes, state)
     self.conditional = config.model.conditional
     only = config.get("only_class", "")

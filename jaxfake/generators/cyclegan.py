@@ -19,13 +19,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxfake import errors
+from jaxfake import contracts, errors
 from jaxfake.data import pipeline, sources
 from jaxfake.generators import common, gan, translations, translator
 from jaxfake.models import cyclegan
 from jaxfake.nn import layers
 from jaxfake.runtime import devices, xla
-from jaxfake.training import loop
+from jaxfake.training import loop, workdir
 from jaxfake.training.task import Task
 
 CONFIG = "cyclegan.py"
@@ -35,7 +35,7 @@ summary = common.summary
 BOTH = range(2)
 
 
-def check(config) -> None:
+def check(config: contracts.Config) -> None:
   """Raises ConfigError for values no run could use."""
   errors.check_choice("data.size", config.data.size, cyclegan.SIZES)
   cyclegan.check(config.model)
@@ -49,7 +49,9 @@ def check(config) -> None:
     )
 
 
-def of_classes(splits, first: str, second: str) -> pipeline.Splits:
+def of_classes(
+  splits: pipeline.Splits, first: str, second: str
+) -> pipeline.Splits:
   """pipeline.Splits of two classes alone, in the data set's order.
 
   Raises ConfigError where there is no such class, DataError where too few
@@ -81,7 +83,7 @@ class Pairs:
   Who stands beside whom does not matter: no term of the loss looks at both.
   """
 
-  def __init__(self, source):
+  def __init__(self, source: contracts.Items):
     labels = np.asarray(source.column("label"))
     self._source = source
     self._places = [np.flatnonzero(labels == k) for k in BOTH]
@@ -110,23 +112,29 @@ class State(struct.PyTreeNode):
   ema: Any  # Of the generators' parameters: what sampling uses.
 
 
-def networks(config) -> tuple[cyclegan.Generator, cyclegan.Discriminator]:
+def networks(
+  config: contracts.Config,
+) -> tuple[cyclegan.Generator, cyclegan.Discriminator]:
   """The generator and discriminator modules of a config."""
   return cyclegan.networks(config.model, layers.DTYPES[config.dtype])
 
 
-def applied(net, params, x: jax.Array) -> Any:
+def applied(
+  net: cyclegan.Generator | cyclegan.Discriminator,
+  params: contracts.Tree,
+  x: jax.Array,
+) -> Any:
   return net.apply({"params": params}, x)
 
 
-def optimiser(config) -> optax.GradientTransformation:
+def optimiser(config: contracts.Config) -> optax.GradientTransformation:
   """Adam, whose rate falls evenly to 0 in the second half: section 4."""
   opt, total = config.opt, config.total_steps
   rate = lambda i: opt.lr * jnp.minimum(1, 2 * (1 - i / total))
   return optax.adam(rate, b1=opt.b1, b2=opt.b2)
 
 
-def initial(config, classes: Sequence[str]) -> Callable:
+def initial(config: contracts.Config, classes: Sequence[str]) -> Callable:
   """`init(key) -> State`."""
   del classes  # Always two.
   adam = optimiser(config)
@@ -169,7 +177,7 @@ def square(x: jax.Array) -> jax.Array:
 
 
 def recalled(
-  key, history: jax.Array, fakes: jax.Array, seen: jax.Array
+  key: jax.Array, history: jax.Array, fakes: jax.Array, seen: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
   """What a discriminator is shown for new fakes (b, s, s, c), after `seen`
   before them, and the history (n, s, s, c) after: section 4.
@@ -194,7 +202,7 @@ def recalled(
   return shown, history
 
 
-def stepper(config) -> Callable:
+def stepper(config: contracts.Config) -> Callable:
   """`step(state, batch) -> (state, metrics)`: the generators' update, equations
   1 to 3 with least squares (section 4) and the identity loss of section 5.2,
   then the discriminators'."""
@@ -260,7 +268,7 @@ def stepper(config) -> Callable:
   return step
 
 
-def translating(config) -> Callable:
+def translating(config: contracts.Config) -> Callable:
   """`translate(params, x, label)`: images (b, s, s, c) in [-1, 1], made of
   these classes, which are not their own."""
   generator, _ = networks(config)
@@ -273,7 +281,7 @@ def translating(config) -> Callable:
   return translate
 
 
-def make(config, dataset) -> Task:
+def make(config: contracts.Config, dataset: pipeline.Splits) -> Task:
   """The task of learning to translate between the two classes of a data set.
 
   `dataset` are pipeline.Splits; its batches are those of Pairs.
@@ -287,7 +295,9 @@ def make(config, dataset) -> Task:
   )
 
 
-def prepare(config, splits, run) -> Callable[[], int]:
+def prepare(
+  config: contracts.Config, splits: pipeline.Splits, run: workdir.Workdir
+) -> Callable[[], int]:
   """What trains the networks and returns an exit code, ready to be called."""
   splits = of_classes(splits, config.from_class, config.to_class)
   task = make(config, splits)
@@ -314,7 +324,7 @@ def load(path: pathlib.Path, step: int | None = None) -> translator.Translator:
   )
 
 
-def describe(config) -> dict[str, Any]:
+def describe(config: contracts.Config) -> dict[str, Any]:
   """What tells one from another."""
   return {
     "width": config.model.width,

@@ -18,12 +18,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxfake import errors
+from jaxfake import contracts, errors
+from jaxfake.data import pipeline
 from jaxfake.generators import common
 from jaxfake.models import unet
 from jaxfake.nn import layers
 from jaxfake.runtime import devices, xla
-from jaxfake.training import loop
+from jaxfake.training import loop, workdir
 from jaxfake.training.task import Task
 
 CONFIG = "edm.py"
@@ -95,19 +96,19 @@ def ddpm() -> Preconditioning:
 PARAMETRISATIONS = ("edm", "ddpm")
 
 
-def preconditioning(config) -> Preconditioning:
+def preconditioning(config: contracts.Config) -> Preconditioning:
   if config.parametrisation == "ddpm":
     return ddpm()
   return edm(config.sigma_data, config.noise.mean, config.noise.deviation)
 
 
-def check(config) -> None:
+def check(config: contracts.Config) -> None:
   """Raises ConfigError for values no run could use."""
   unet.check(config.model, config.data.size)
   check_diffusion(config)
 
 
-def check_diffusion(config) -> None:
+def check_diffusion(config: contracts.Config) -> None:
   """The same, of all but the network."""
   field = "parametrisation"
   errors.check_choice(field, config.parametrisation, PARAMETRISATIONS)
@@ -137,11 +138,13 @@ def check_diffusion(config) -> None:
   common.check_only_class(config)
 
 
-def network(config, classes: Sequence[str]) -> unet.UNet:
+def network(config: contracts.Config, classes: Sequence[str]) -> unet.UNet:
   return unet.unet(config.model, len(classes), layers.DTYPES[config.dtype])
 
 
-def denoiser(precondition: Preconditioning, net, **options) -> Callable:
+def denoiser(
+  precondition: Preconditioning, net: unet.UNet, **options: Any
+) -> Callable:
   """`denoise(params, x, sigma, label)`: noisy images (b, s, s, c) and their
   noise's deviations (b,) to clean images. Equation 7."""
 
@@ -159,24 +162,26 @@ def denoiser(precondition: Preconditioning, net, **options) -> Callable:
   return denoise
 
 
-def optimiser(config) -> optax.GradientTransformation:
+def optimiser(config: contracts.Config) -> optax.GradientTransformation:
   """Adam, whose rate grows evenly over its first `warmup` steps."""
   opt = config.opt
   rate = lambda i: opt.lr * jnp.minimum(1, (i + 1) / max(opt.warmup, 1))
   return optax.adam(rate, b1=opt.b1, b2=opt.b2)
 
 
-def shape(config) -> tuple[int, int, int]:
+def shape(config: contracts.Config) -> tuple[int, int, int]:
   """Of an image."""
   return config.data.size, config.data.size, config.model.channels
 
 
-def initial(config, classes: Sequence[str]) -> Callable:
+def initial(config: contracts.Config, classes: Sequence[str]) -> Callable:
   """`init(key) -> State`."""
   return initial_of(config, classes, shape(config))
 
 
-def initial_of(config, classes: Sequence[str], shape) -> Callable:
+def initial_of(
+  config: contracts.Config, classes: Sequence[str], shape: Sequence[int]
+) -> Callable:
   """The same, for x of that shape."""
   net, adam = network(config, classes), optimiser(config)
 
@@ -188,7 +193,7 @@ def initial_of(config, classes: Sequence[str], shape) -> Callable:
   return init
 
 
-def stepper(config, classes: Sequence[str]) -> Callable:
+def stepper(config: contracts.Config, classes: Sequence[str]) -> Callable:
   """`step(state, batch) -> (state, metrics)`."""
   learn = learner(config, classes)
 
@@ -200,7 +205,7 @@ def stepper(config, classes: Sequence[str]) -> Callable:
   return step
 
 
-def learner(config, classes: Sequence[str]) -> Callable:
+def learner(config: contracts.Config, classes: Sequence[str]) -> Callable:
   """`learn(state, x, label, key) -> (state, metrics)` from x (b, s, s, c), of
   deviation `sigma_data`: the weighted error of denoising, equation 8, at a
   noise of its own for each row."""
@@ -234,7 +239,7 @@ def learner(config, classes: Sequence[str]) -> Callable:
   return learn
 
 
-def sigmas(sampler) -> np.ndarray:
+def sigmas(sampler: contracts.Config) -> np.ndarray:
   """The deviations that sampling goes through, (steps + 1,), falling to 0:
   equation 5."""
   first, last = (
@@ -262,13 +267,15 @@ def _moved(x, by, *slopes):
   return x + by * sum(slopes)
 
 
-def sampler(config, classes: Sequence[str]) -> Callable:
+def sampler(config: contracts.Config, classes: Sequence[str]) -> Callable:
   """`sample(params, seed, index, label)` -> uint8 (n, s, s, c)."""
   draw, end = flow(config, classes, shape(config)), xla.jit(common.to_uint8)
   return lambda params, *of: end(draw(params, *of))
 
 
-def flow(config, classes: Sequence[str], shape) -> Callable:
+def flow(
+  config: contracts.Config, classes: Sequence[str], shape: Sequence[int]
+) -> Callable:
   """`draw(params, seed, index, label)` -> (n, *shape), from noise.
 
   Programs of one denoising are called in turn, since in a loop XLA on CPU has
@@ -308,7 +315,7 @@ def flow(config, classes: Sequence[str], shape) -> Callable:
   return draw
 
 
-def make(config, dataset) -> Task:
+def make(config: contracts.Config, dataset: pipeline.Splits) -> Task:
   """The task of training a diffusion model on a data set's train images.
 
   `dataset` are pipeline.Splits.
@@ -323,7 +330,9 @@ def make(config, dataset) -> Task:
   )
 
 
-def prepare(config, splits, run) -> Callable[[], int]:
+def prepare(
+  config: contracts.Config, splits: pipeline.Splits, run: workdir.Workdir
+) -> Callable[[], int]:
   """What trains the model and returns an exit code, ready to be called."""
   splits = common.of_class(splits, config.only_class)
   task = make(config, splits)
@@ -338,7 +347,7 @@ def load(path: pathlib.Path, step: int | None = None) -> common.Generator:
   return common.Generator(draw, name, config, classes, state)
 
 
-def describe(config) -> dict[str, Any]:
+def describe(config: contracts.Config) -> dict[str, Any]:
   """What tells one from another."""
   return {
     "parametrisation": config.parametrisation,

@@ -1,21 +1,23 @@
 """The family `gan`: two networks, one of which makes images."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import functools
 import pathlib
 from typing import Any, NamedTuple
 
+from flax import linen as nn
 from flax import struct
 import jax
 import jax.numpy as jnp
 import optax
 
 from jaxfake import contracts, errors, named
+from jaxfake.data import pipeline
 from jaxfake.generators import common, losses
 from jaxfake.nn import layers
 from jaxfake.runtime import devices, xla
-from jaxfake.training import augment, loop
+from jaxfake.training import augment, loop, workdir
 from jaxfake.training.task import Task
 
 CONFIG = "dcgan.py"
@@ -45,7 +47,7 @@ class Network:
     return [(key(name), value) for name, value in fields.items()], names
 
   @classmethod
-  def tree_unflatten(cls, names, values) -> "Network":
+  def tree_unflatten(cls, names: Sequence, values: Sequence) -> "Network":
     *collections, opt = values
     return cls(dict(zip(names, collections, strict=True)), opt)
 
@@ -59,13 +61,13 @@ class State(struct.PyTreeNode):
   ema: Any  # The averaged generator's variables: what sampling uses.
 
 
-def check(config) -> None:
+def check(config: contracts.Config) -> None:
   """Raises ConfigError for values no run could use."""
   check_networks(config)
   errors.check_choice("loss", config.loss, losses.LOSSES)
 
 
-def check_networks(config) -> None:
+def check_networks(config: contracts.Config) -> None:
   """Raises ConfigError for values of the fields that all GANs have."""
   adversaries = model(config)
   errors.check_choice("data.size", config.data.size, adversaries.SIZES)
@@ -75,25 +77,27 @@ def check_networks(config) -> None:
   augment.names(config.augment)
 
 
-def model(config) -> Any:
+def model(config: contracts.Config) -> Any:
   """The module with the networks of a config. Raises ConfigError."""
   name = config.model.name
   return named.find("model.name", name, contracts.Adversaries).load()
 
 
-def latents(config) -> int:
+def latents(config: contracts.Config) -> int:
   """How many normal deviates an image is made of."""
   return model(config).latents(config.model, config.data.size)
 
 
-def networks(config, classes) -> tuple[Any, Any]:
+def networks(
+  config: contracts.Config, classes: Sequence[str]
+) -> tuple[Any, Any]:
   """The generator and discriminator modules of a config."""
   return model(config).make(
     config.model, len(classes), config.data.size, layers.DTYPES[config.dtype]
   )
 
 
-def sampler(config, classes) -> Callable:
+def sampler(config: contracts.Config, classes: Sequence[str]) -> Callable:
   """`sample(variables, seed, index, label)` -> uint8 (n, s, s, c), to be
   compiled by the caller."""
   generator, _ = networks(config, classes)
@@ -116,20 +120,29 @@ class Judge(NamedTuple):
     return logits, self._replace(variables=self.variables | changed)
 
 
-def trained(net, variables, *inputs) -> tuple[jax.Array, Any]:
+def trained(
+  net: nn.Module, variables: Mapping[str, Any], *inputs: jax.Array
+) -> tuple[jax.Array, Any]:
   """A network's train-mode output, and the collections that it changes."""
   mutable = sorted(variables.keys() - {"params"})
   return net.apply(variables, *inputs, train=True, mutable=mutable)
 
 
-def updated(adam, network: Network, gradient, changed: dict) -> Network:
+def updated(
+  adam: optax.GradientTransformation,
+  network: Network,
+  gradient: contracts.Tree,
+  changed: dict,
+) -> Network:
   """A network after Adam's step, its other collections changed."""
   updates, opt = adam.update(gradient, network.opt, network.params)
   params = optax.apply_updates(network.params, updates)
   return Network(network.variables | changed | {"params": params}, opt)
 
 
-def judging(discriminator, augmented: Callable, label) -> Callable:
+def judging(
+  discriminator: nn.Module, augmented: Callable, label: jax.Array
+) -> Callable:
   """`judge(variables) -> Judge` of images of these labels, which it sees as
   `augmented(key, x)`."""
 
@@ -140,7 +153,12 @@ def judging(discriminator, augmented: Callable, label) -> Callable:
 
 
 def judge_gradient(
-  loss: losses.Loss, judge: Callable, d: Network, real, fake, keys
+  loss: losses.Loss,
+  judge: Callable,
+  d: Network,
+  real: jax.Array,
+  fake: jax.Array,
+  keys: Sequence[jax.Array],
 ) -> tuple[Any, Any, jax.Array, dict]:
   """The gradient of a discriminator's loss, the collections that it changes,
   the logits of the reals, and what was seen."""
@@ -159,7 +177,7 @@ def judge_gradient(
   return gradient, after, real, seen
 
 
-def initial(config, classes) -> Callable:
+def initial(config: contracts.Config, classes: Sequence[str]) -> Callable:
   """`init(key) -> State`."""
   generator, discriminator = networks(config, classes)
   adam = common.optimiser(config)
@@ -180,7 +198,7 @@ def initial(config, classes) -> Callable:
   return init
 
 
-def stepper(config, classes) -> Callable:
+def stepper(config: contracts.Config, classes: Sequence[str]) -> Callable:
   """`step(state, batch) -> (state, metrics)`: the discriminator's update, then
   the generator's through the new discriminator."""
   generator, discriminator = networks(config, classes)
@@ -222,7 +240,7 @@ def stepper(config, classes) -> Callable:
   return step
 
 
-def make(config, dataset) -> Task:
+def make(config: contracts.Config, dataset: pipeline.Splits) -> Task:
   """The task of training a GAN on a data set's train images.
 
   `dataset` are pipeline.Splits.
@@ -230,7 +248,12 @@ def make(config, dataset) -> Task:
   return task(config, dataset, initial, stepper)
 
 
-def task(config, dataset, initial: Callable, stepper: Callable) -> Task:
+def task(
+  config: contracts.Config,
+  dataset: pipeline.Splits,
+  initial: Callable,
+  stepper: Callable,
+) -> Task:
   """A GAN's task, of the state and the step that a config and classes get."""
   common.require_classes(config, dataset)
   sample = sampler(config, dataset.classes)
@@ -256,7 +279,9 @@ def restored(
   return common.restored(path, initial, step)
 
 
-def generator(config, classes: Sequence[str], state: State) -> common.Generator:
+def generator(
+  config: contracts.Config, classes: Sequence[str], state: State
+) -> common.Generator:
   """What samples from a state."""
   draw = xla.jit(sampler(config, classes))
   return common.Generator(draw, config.model.name, config, classes, state)
@@ -267,7 +292,7 @@ def load(path: pathlib.Path, step: int | None = None) -> common.Generator:
   return generator(*restored(path, step))
 
 
-def describe(config) -> dict[str, Any]:
+def describe(config: contracts.Config) -> dict[str, Any]:
   """What tells one GAN from another."""
   model = config.model
   return {
@@ -277,7 +302,9 @@ def describe(config) -> dict[str, Any]:
   }
 
 
-def prepare(config, splits, run) -> Callable[[], int]:
+def prepare(
+  config: contracts.Config, splits: pipeline.Splits, run: workdir.Workdir
+) -> Callable[[], int]:
   """What trains the GAN and returns an exit code, ready to be called."""
   task = make(config, splits)
   return lambda: loop.train(config, task, splits.train, run)

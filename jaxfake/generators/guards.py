@@ -18,17 +18,17 @@ Hallucinations: fakes further from every real than 99 % of held-out reals are,
 in any features.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import itertools
 import pathlib
 from typing import Any
 
 import jax
 import numpy as np
-import scipy.stats
+import scipy.special
 
 from jaxfake import data, errors
-from jaxfake.contracts import Items
+from jaxfake.contracts import Config, Dataset, Generator, Items
 from jaxfake.data import matching, pipeline, sources, work
 from jaxfake.evaluation import distances, metrics, pictures
 from jaxfake.generators import common, measure, registry
@@ -75,6 +75,16 @@ def nearness(queries: np.ndarray, bank: np.ndarray) -> np.ndarray:
   return np.stack([first, first / np.maximum(others, 1e-9)], 1)
 
 
+def at_least(count: int, n: int, a: float, b: float) -> float:
+  """The chance of `count` or more of n where each has one chance, drawn from
+  the beta distribution of a and b: beta-binomial."""
+  # Not of scipy.stats, which takes a second to import.
+  k, log_beta = np.arange(count, n + 1), scipy.special.betaln
+  ways = -np.log(n + 1) - log_beta(n - k + 1, k + 1)
+  of_each = ways + log_beta(k + a, n - k + b) - log_beta(a, b)
+  return float(min(np.exp(of_each).sum(), 1.0))
+
+
 def copies(held: np.ndarray, fake: np.ndarray) -> dict[str, Any]:
   """How many fakes are nearer, by both measures (m, 2), than the nearest 1 % of
   held-out reals (n, 2) are by each.
@@ -87,12 +97,11 @@ def copies(held: np.ndarray, fake: np.ndarray) -> dict[str, Any]:
   k = max(1, len(held) // 100)
   thresholds = np.partition(held, k - 1, axis=0)[k - 1]
   near = int((fake < thresholds).all(1).sum())
-  chance = scipy.stats.betabinom(len(fake), k, len(held) - k + 1)
   return {
     "thresholds": thresholds.tolist(),
     "copies": near,
     "share": near / len(fake),
-    "p": float(chance.sf(near - 1)),
+    "p": at_least(near, len(fake), k, len(held) - k + 1),
     "medians": np.median(fake, 0).tolist(),
     "medians_held_out": np.median(held, 0).tolist(),
   }
@@ -103,7 +112,7 @@ def suspicious(found: dict[str, dict]) -> bool:
   return min(x["p"] for x in found.values()) < LEVEL / len(found)
 
 
-def false_alarms(held: dict[str, np.ndarray], patients) -> float:
+def false_alarms(held: dict[str, np.ndarray], patients: np.ndarray) -> float:
   """How often a half of the held-out reals is called copies beside the other
   half; nearness by space, halves by patient."""
   names, who = np.unique(patients, return_inverse=True)
@@ -117,7 +126,7 @@ def false_alarms(held: dict[str, np.ndarray], patients) -> float:
 
 
 def membership(
-  train: np.ndarray, held: np.ndarray, fake: np.ndarray, patients
+  train: np.ndarray, held: np.ndarray, fake: np.ndarray, patients: Sequence[str]
 ) -> dict[str, Any]:
   """AUC of the attack with its interval over patients: {"value", "low", "high",
   "interval"}. `patients` are those of the train images, then of the others."""
@@ -148,7 +157,7 @@ def out_of_range(held: np.ndarray, fake: np.ndarray) -> dict[str, float]:
   return {"value": beyond / len(fake), "low": low, "high": high}
 
 
-def drawn(generator, labels: np.ndarray, seed: int) -> np.ndarray:
+def drawn(generator: Generator, labels: np.ndarray, seed: int) -> np.ndarray:
   """uint8 (n, s, s, 1) of a generator, image i of label i; this process's
   devices do it."""
   count = jax.local_device_count()
@@ -171,7 +180,7 @@ def too_few(held: int) -> dict[str, Any] | None:
   )
 
 
-def examined(generator, splits: pipeline.Splits) -> dict[str, Any]:
+def examined(generator: Generator, splits: pipeline.Splits) -> dict[str, Any]:
   """The verdict on a generator, and what it rests on; `splits` are of what it
   learnt from."""
   if few := too_few(len(splits.held_out)):
@@ -230,7 +239,7 @@ def said(found: dict[str, dict]) -> str:
   )
 
 
-def of_run(path: pathlib.Path, generator) -> dict[str, Any]:
+def of_run(path: pathlib.Path, generator: Generator) -> dict[str, Any]:
   """The verdict on a run's generator: what training wrote, or what is found now
   from the images that the run's configuration names."""
   known = kept(path)
@@ -253,7 +262,7 @@ def of_run(path: pathlib.Path, generator) -> dict[str, Any]:
   return examined(anew, splits_of(config, dataset))
 
 
-def splits_of(config, dataset) -> pipeline.Splits:
+def splits_of(config: Config, dataset: Dataset) -> pipeline.Splits:
   """What a run of a configuration learns from."""
   splits = pipeline.splits(dataset, config.data)
   return common.of_class(splits, config.get("only_class", ""))
@@ -265,7 +274,11 @@ def kept(path: pathlib.Path) -> dict[str, dict]:
 
 
 def keep(
-  path: pathlib.Path, load: Callable, config, dataset, writer: bool
+  path: pathlib.Path,
+  load: Callable,
+  config: Config,
+  dataset: Dataset,
+  writer: bool,
 ) -> None:
   """Has a run that has ended say in its folder whether its generator copies;
   nothing where that is known, or its images are too few to tell."""

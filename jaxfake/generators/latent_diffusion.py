@@ -20,7 +20,8 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from jaxfake import errors
+from jaxfake import contracts, errors
+from jaxfake.data import pipeline
 from jaxfake.generators import common, edm, vae
 from jaxfake.models import unet
 from jaxfake.runtime import devices, disk, processes, progress, xla
@@ -37,7 +38,7 @@ SHARED = ("seed", "dtype", "only_class", "data", "tensorboard")
 FREE = ("dir", "patients", "feed")
 
 
-def check(config) -> None:
+def check(config: contracts.Config) -> None:
   """Raises ConfigError for values no run could use."""
   errors.check_choice("data.size", config.data.size, unet.SIZES)
   edm.check_diffusion(config)
@@ -52,7 +53,9 @@ def check(config) -> None:
   check_latents(config, autoencoder)
 
 
-def check_latents(config, autoencoder) -> None:
+def check_latents(
+  config: contracts.Config, autoencoder: contracts.Config
+) -> None:
   """Raises ConfigError where a diffusion model cannot work in the latents of an
   autoencoder, both by their configurations."""
   unet.check_side(config.model, vae.latent_shape(autoencoder)[0])
@@ -63,7 +66,7 @@ def check_latents(config, autoencoder) -> None:
     )
 
 
-def own(config) -> ml_collections.ConfigDict:
+def own(config: contracts.Config) -> ml_collections.ConfigDict:
   """The configuration of the autoencoder that a run trains itself."""
   fields = config.vae.to_dict() | {name: config[name] for name in SHARED}
   fields["task"] = "vae"
@@ -71,12 +74,12 @@ def own(config) -> ml_collections.ConfigDict:
   return ml_collections.ConfigDict(fields)
 
 
-def folder(config, path: pathlib.Path) -> pathlib.Path:
+def folder(config: contracts.Config, path: pathlib.Path) -> pathlib.Path:
   """Where in a run's folder its autoencoder is."""
   return path / ("autoencoder_copy" if config.autoencoder else "autoencoder")
 
 
-def check_given(config) -> None:
+def check_given(config: contracts.Config) -> None:
   """Raises ConfigError where `autoencoder` names no finished run of a `vae`, or
   one that a run of this configuration cannot use."""
   path = pathlib.Path(config.autoencoder)
@@ -109,7 +112,11 @@ class Sampled(struct.PyTreeNode):
   deviation: jax.Array
 
 
-def initial(config, classes: Sequence[str], autoencoder) -> Callable:
+def initial(
+  config: contracts.Config,
+  classes: Sequence[str],
+  autoencoder: contracts.Config,
+) -> Callable:
   """`init(key) -> State`, whose `ema` is Sampled; `starting` puts in the
   autoencoder, whose configuration is given."""
   shape = vae.latent_shape(autoencoder)
@@ -125,7 +132,9 @@ def initial(config, classes: Sequence[str], autoencoder) -> Callable:
   return init
 
 
-def starting(config, dataset, path: pathlib.Path) -> Callable:
+def starting(
+  config: contracts.Config, dataset: pipeline.Splits, path: pathlib.Path
+) -> Callable:
   """`start(state) -> state`, with the autoencoder of a folder and the moments
   of its latents: see task.Task."""
 
@@ -145,7 +154,10 @@ def starting(config, dataset, path: pathlib.Path) -> Callable:
 
 
 def moments(
-  encode: Callable, params, images, gather: Callable
+  encode: Callable,
+  params: contracts.Tree,
+  images: contracts.Items,
+  gather: Callable,
 ) -> tuple[np.ndarray, np.ndarray]:
   """Mean and deviation by channel, each (latents,), of draws of the latents of
   a source's images."""
@@ -162,7 +174,11 @@ def moments(
   return mean.astype(np.float32), deviation.astype(np.float32)
 
 
-def stepper(config, classes: Sequence[str], autoencoder) -> Callable:
+def stepper(
+  config: contracts.Config,
+  classes: Sequence[str],
+  autoencoder: contracts.Config,
+) -> Callable:
   """`step(state, batch) -> (state, metrics)`: edm.learner's, on a draw of the
   latents of each image."""
   encode = vae.encoder(autoencoder, classes)
@@ -180,7 +196,11 @@ def stepper(config, classes: Sequence[str], autoencoder) -> Callable:
   return step
 
 
-def sampler(config, classes: Sequence[str], autoencoder) -> Callable:
+def sampler(
+  config: contracts.Config,
+  classes: Sequence[str],
+  autoencoder: contracts.Config,
+) -> Callable:
   """`sample(variables, seed, index, label)` -> uint8 (n, s, s, c), by
   Sampled."""
   draw = edm.flow(config, classes, vae.latent_shape(autoencoder))
@@ -198,7 +218,9 @@ def sampler(config, classes: Sequence[str], autoencoder) -> Callable:
   return sample
 
 
-def make(config, dataset, path: pathlib.Path) -> Task:
+def make(
+  config: contracts.Config, dataset: pipeline.Splits, path: pathlib.Path
+) -> Task:
   """The task of training a diffusion model on the latents of a data set's train
   images, by the autoencoder of a folder.
 
@@ -209,7 +231,9 @@ def make(config, dataset, path: pathlib.Path) -> Task:
   return task._replace(start=starting(config, dataset, path))
 
 
-def prepare(config, splits, run) -> Callable[[], int]:
+def prepare(
+  config: contracts.Config, splits: pipeline.Splits, run: workdir.Workdir
+) -> Callable[[], int]:
   """What trains the autoencoder, where none is given, then the diffusion model;
   returns an exit code, ready to be called."""
   common.require_classes(config, splits)
@@ -230,7 +254,12 @@ def prepare(config, splits, run) -> Callable[[], int]:
   return train
 
 
-def train_own(autoencoder, splits, run, path: pathlib.Path) -> int:
+def train_own(
+  autoencoder: contracts.Config,
+  splits: pipeline.Splits,
+  run: workdir.Workdir,
+  path: pathlib.Path,
+) -> int:
   """Does what is left of the run of an autoencoder inside another run; returns
   an exit code."""
   if workdir.finished(path, autoencoder.to_dict()):
@@ -243,7 +272,9 @@ def train_own(autoencoder, splits, run, path: pathlib.Path) -> int:
     inner.close()
 
 
-def copy(config, run, path: pathlib.Path) -> None:
+def copy(
+  config: contracts.Config, run: workdir.Workdir, path: pathlib.Path
+) -> None:
   """Copies the given autoencoder's run into this one, which is not begun: a
   copy that is there already may be half of one. Raises ConfigError where it was
   trained on another data set."""
@@ -271,6 +302,6 @@ def load(path: pathlib.Path, step: int | None = None) -> common.Generator:
   return common.Generator(draw, "latent_diffusion", config, classes, state)
 
 
-def describe(config) -> dict[str, Any]:
+def describe(config: contracts.Config) -> dict[str, Any]:
   """What tells one from another."""
   return edm.describe(config) | {"autoencoder": config.autoencoder or "own"}

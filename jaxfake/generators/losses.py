@@ -69,7 +69,7 @@ hinge = Loss(
 LOSSES = {"bce": bce, "hinge": hinge}
 
 
-def r1(judge, real, key) -> jax.Array:
+def r1(judge: Callable, real: jax.Array, key: jax.Array) -> jax.Array:
   """How steep the discriminator is at real images: the mean of |its gradient at
   x|^2, x (b, s, s, c). Mescheder et al., 2018, arXiv:1801.04406, equation 9,
   without its weight."""
@@ -82,7 +82,9 @@ def r1(judge, real, key) -> jax.Array:
 _TINY = 1e-12
 
 
-def gradient_penalty(judge, real, fake, key) -> jax.Array:
+def gradient_penalty(
+  judge: Callable, real: jax.Array, fake: jax.Array, key: jax.Array
+) -> jax.Array:
   """How far the critic's slope is from 1 between real and fake images.
 
   The mean of (|gradient of the critic at x| - 1)^2, x uniform on the line from
@@ -108,3 +110,16 @@ def wgan_gp(weight: float) -> Loss:
     return judged._replace(terms=judged.terms | {"penalty": penalty})
 
   return Loss(discriminator, one_pass(lambda fake: -fake.mean()))
+
+
+def with_drift(loss: Loss, weight: float) -> Loss:
+  """A loss that also keeps the scores of real images near 0, which the
+  Wasserstein distance leaves open: Karras et al., 2018, arXiv:1710.10196,
+  appendix A.1."""
+
+  def discriminator(judge, real, fake, keys) -> Judged:
+    judged = loss.discriminator(judge, real, fake, keys)
+    drift = weight * (judged.real**2).mean()
+    return judged._replace(terms=judged.terms | {"drift": drift})
+
+  return loss._replace(discriminator=discriminator)

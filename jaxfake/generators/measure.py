@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxfake.data import matching
+from jaxfake import contracts
+from jaxfake.data import matching, pipeline
 from jaxfake.data.sources import Rows, Subset
 from jaxfake.evaluation import distances, pictures
 from jaxfake.runtime import xla
@@ -61,7 +62,7 @@ class Measures:
 
   def __init__(
     self,
-    dataset,
+    dataset: pipeline.Splits,
     limit: int,
     by_class: tuple[str, ...],
     drawer: Callable,
@@ -77,7 +78,9 @@ class Measures:
     self._blocks = functools.cache(self._blocks)
     self._reference = functools.cache(self._reference)
 
-  def preview(self, state, gather: Callable) -> dict[str, np.ndarray]:
+  def preview(
+    self, state: contracts.Tree, gather: Callable
+  ) -> dict[str, np.ndarray]:
     """Real and fake images side by side."""
     cells = []
     for name, real, label in self._blocks(gather):
@@ -86,7 +89,7 @@ class Measures:
       cells.append((f"fake {name}", pictures.sheet(fake[..., 0], 8)))
     return {"preview": pictures.captioned(cells, 2)}
 
-  def evaluate(self, state, gather: Callable) -> dict:
+  def evaluate(self, state: contracts.Tree, gather: Callable) -> dict:
     """Distances beside their floors, spectra and nearest train images."""
     to = self._reference(gather)
     fake = self._fakes(state, gather, to.label)

@@ -3,7 +3,7 @@
 Image i is a function of (seed, i) and its class alone.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 import itertools
 import pathlib
 
@@ -25,7 +25,13 @@ def load(path: pathlib.Path, step: int | None = None) -> contracts.Generator:
   return family.load(path, step)
 
 
-def images(generator, seed: int, labels, starts, batch: int) -> Iterator:
+def images(
+  generator: contracts.Generator,
+  seed: int,
+  labels: np.ndarray,
+  starts: Iterable[int],
+  batch: int,
+) -> Iterator:
   """Yields uint8 (batch, s, s, c) for each batch of indices from one of
   `starts`; those past the end of `labels` are of no use.
 
@@ -44,7 +50,7 @@ def images(generator, seed: int, labels, starts, batch: int) -> Iterator:
     yield np.asarray(before)
 
 
-def in_batches(indices: Iterable[int], batch: int, draw) -> Iterator:
+def in_batches(indices: Iterable[int], batch: int, draw: Callable) -> Iterator:
   """Yields (i, image) for ascending indices; draw(starts) makes the batches.
 
   A batch begins at a multiple of its size whatever was done before and by whom,

@@ -19,10 +19,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxfake import errors
+from jaxfake import contracts, errors
+from jaxfake.data import pipeline
 from jaxfake.generators import common, gan, losses
 from jaxfake.runtime import devices, xla
-from jaxfake.training import augment, loop
+from jaxfake.training import augment, loop, workdir
 from jaxfake.training.task import Task
 
 CONFIG = "stylegan2.py"
@@ -38,7 +39,7 @@ class State(gan.State):
   path_mean: jax.Array  # Of path lengths, a moving average.
 
 
-def check(config) -> None:
+def check(config: contracts.Config) -> None:
   """Raises ConfigError for values no run could use."""
   gan.check_networks(config)
   for field in ("r1.weight", "path.weight"):
@@ -58,7 +59,7 @@ def check(config) -> None:
   common.check_only_class(config)
 
 
-def initial(config, classes: Sequence[str]) -> Callable:
+def initial(config: contracts.Config, classes: Sequence[str]) -> Callable:
   """`init(key) -> State`."""
   init = gan.initial(config, classes)
 
@@ -70,7 +71,11 @@ def initial(config, classes: Sequence[str]) -> Callable:
 
 
 def lazily(
-  step: jax.Array, group, term: Callable, params, aux
+  step: jax.Array,
+  group: contracts.Config,
+  term: Callable,
+  params: contracts.Tree,
+  aux: contracts.Tree,
 ) -> tuple[jax.Array, Any, Any]:
   """A regulariser's value, its gradient and what else it gives, at one step in
   `group.every`; zeros and `aux` at the others.
@@ -98,7 +103,7 @@ def lazily(
   return xla.cond(step % group.every == 0, now, later)
 
 
-def path_lengths(draw: Callable, style, key) -> jax.Array:
+def path_lengths(draw: Callable, style: jax.Array, key: jax.Array) -> jax.Array:
   """How far each image moves as its style does, (b,): |J^T y| of equation 4,
   where J is the derivative of `draw(style)` and y are images of noise whose
   length does not depend on the images' size."""
@@ -109,7 +114,7 @@ def path_lengths(draw: Callable, style, key) -> jax.Array:
 
 
 def adapted(
-  config, state: State, real: jax.Array
+  config: contracts.Config, state: State, real: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
   """ADA's p and sum after a step, from the logits (b,) of its reals.
 
@@ -127,7 +132,7 @@ def adapted(
   return p, jnp.where(due, 0, overfit)
 
 
-def stepper(config, classes: Sequence[str]) -> Callable:
+def stepper(config: contracts.Config, classes: Sequence[str]) -> Callable:
   """`step(state, batch) -> (state, metrics)`: the discriminator's update, then
   the generator's through the new discriminator."""
   generator, discriminator = gan.networks(config, classes)
@@ -193,13 +198,15 @@ def stepper(config, classes: Sequence[str]) -> Callable:
   return step
 
 
-def make(config, dataset) -> Task:
+def make(config: contracts.Config, dataset: pipeline.Splits) -> Task:
   """The task of training a StyleGAN2 on a data set's train images: see
   gan.make."""
   return gan.task(config, dataset, initial, stepper)
 
 
-def prepare(config, splits, run) -> Callable[[], int]:
+def prepare(
+  config: contracts.Config, splits: pipeline.Splits, run: workdir.Workdir
+) -> Callable[[], int]:
   """What trains the GAN and returns an exit code, ready to be called."""
   splits = common.of_class(splits, config.only_class)
   task = make(config, splits)
@@ -212,7 +219,7 @@ def load(path: pathlib.Path, step: int | None = None) -> common.Generator:
   return gan.generator(*common.restored(path, initial, step))
 
 
-def describe(config) -> dict[str, Any]:
+def describe(config: contracts.Config) -> dict[str, Any]:
   """What tells one from another."""
   return {
     "width": config.model.width,

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jaxfake import contracts
 from jaxfake.generators import trace_pieces
 from jaxfake.models import trace_autoencoder as networks
 from jaxfake.runtime import xla
@@ -49,7 +50,7 @@ def spec(kind: str, rng: np.random.Generator) -> Spec:
 
 
 def repeat(
-  spec: Spec, params, pieces: Sequence[trace_pieces.Piece]
+  spec: Spec, params: contracts.Tree, pieces: Sequence[trace_pieces.Piece]
 ) -> list[np.ndarray]:
   """uint8 (s, s) of each piece, by a trained network."""
   forward = jax.jit(spec.network().apply)
@@ -59,7 +60,10 @@ def repeat(
 
 
 def train(
-  config, i: int, spec: Spec, pieces: Sequence[trace_pieces.Piece]
+  config: contracts.Config,
+  i: int,
+  spec: Spec,
+  pieces: Sequence[trace_pieces.Piece],
 ) -> tuple[list, list[float]]:
   """Parameters after both stages; the mean error, gray levels, at both."""
   net, critic = spec.network(), networks.PatchCritic()

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jaxfake import contracts
 from jaxfake.generators import trace_pieces
 from jaxfake.models import trace_denoiser as networks
 from jaxfake.runtime import xla
@@ -40,7 +41,7 @@ def spec(kind: str, rng: np.random.Generator) -> Spec:
 
 
 def repeat(
-  spec: Spec, params, pieces: Sequence[trace_pieces.Piece]
+  spec: Spec, params: contracts.Tree, pieces: Sequence[trace_pieces.Piece]
 ) -> list[np.ndarray]:
   """uint8 (s, s) of each piece, by a trained network; each begins with its own
   noise."""
@@ -50,7 +51,9 @@ def repeat(
   )
 
 
-def sampled(spec: Spec, params, x: jax.Array, key: jax.Array) -> jax.Array:
+def sampled(
+  spec: Spec, params: contracts.Tree, x: jax.Array, key: jax.Array
+) -> jax.Array:
   """Images (b, h, w, 1), noised and denoised by Euler's steps along the
   probability flow (Karras et al., 2022, algorithm 1), or ancestral ones."""
   keys = jax.random.split(key, STEPS + 2)
@@ -76,7 +79,10 @@ def sampled(spec: Spec, params, x: jax.Array, key: jax.Array) -> jax.Array:
 
 
 def train(
-  config, i: int, spec: Spec, pieces: Sequence[trace_pieces.Piece]
+  config: contracts.Config,
+  i: int,
+  spec: Spec,
+  pieces: Sequence[trace_pieces.Piece],
 ) -> tuple[list, list[float]]:
   """Parameters after both stages; the mean error, gray levels, at both."""
   net = spec.network()

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from jaxfake import contracts
+
 SIDES = 112, 128, 160, 192  # Of pieces: multiples of 2**depth.
 BATCH = 8  # Pieces that are repeated at once.
 
@@ -20,16 +22,24 @@ class Piece(NamedTuple):
   file: str  # In the run's folder.
 
 
-def batch(config, pieces: Sequence[Piece], rng) -> np.ndarray:
+def batch(
+  config: contracts.Config, pieces: Sequence[Piece], rng: np.random.Generator
+) -> np.ndarray:
   """uint8 (b, crop, crop) of drawn pieces."""
   images = (
-    pieces[rng.integers(len(pieces))].image for _ in range(config.batch_size)
+    pieces[int(rng.integers(len(pieces)))].image
+    for _ in range(config.batch_size)
   )
   return np.stack([cut(image, config.crop, rng) for image in images])
 
 
 def learnt(
-  config, i: int, pieces, advance: Callable, state, kept: Callable
+  config: contracts.Config,
+  i: int,
+  pieces: Sequence[Piece],
+  advance: Callable,
+  state: contracts.Tree,
+  kept: Callable,
 ) -> tuple[list, list[float]]:
   """What network i is trained to: `kept(state)` after each of two stages, and
   the mean error there, gray levels.
@@ -48,12 +58,12 @@ def learnt(
   return params, errors
 
 
-def cut(image: np.ndarray, side: int, rng) -> np.ndarray:
+def cut(image: np.ndarray, side: int, rng: np.random.Generator) -> np.ndarray:
   top, left = rng.integers(image.shape[0] - side + 1, size=2)
   return image[top : top + side, left : left + side]
 
 
-def stages(config) -> tuple[int, int]:
+def stages(config: contracts.Config) -> tuple[int, int]:
   """The steps after which a network repeats pictures: early and late."""
   return max(1, config.steps * 2 // 5), config.steps
 

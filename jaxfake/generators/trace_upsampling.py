@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage
 
+from jaxfake import contracts
 from jaxfake.generators import trace_pieces
 
 BASES = (
@@ -35,7 +36,10 @@ def spec(kind: str, rng: np.random.Generator) -> Spec:
 
 
 def train(
-  config, i: int, spec: Spec, pieces: Sequence[trace_pieces.Piece]
+  config: contracts.Config,
+  i: int,
+  spec: Spec,
+  pieces: Sequence[trace_pieces.Piece],
 ) -> tuple[list, list[float]]:
   """Nothing is learnt: two stages of other kernels, no error."""
   del config, i, spec, pieces

@@ -16,7 +16,7 @@ few repeat validation and test patients, the others train patients. Networks
 that are finished are not trained again.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import csv
 import pathlib
 import time
@@ -25,7 +25,7 @@ import types
 import numpy as np
 from PIL import Image
 
-from jaxfake import errors
+from jaxfake import contracts, errors
 from jaxfake.data import crops, folders, generated_writer
 from jaxfake.generators import (
   trace_autoencoders,
@@ -60,7 +60,7 @@ def specs(count: int, seed: int) -> list:
   ]
 
 
-def check(config) -> None:
+def check(config: contracts.Config) -> None:
   """Raises ConfigError for values no run could use."""
   for field, least in (
     ("networks", 1),
@@ -82,7 +82,7 @@ def check(config) -> None:
     raise errors.ConfigError(f"seed is {config.seed}: expected 0 to 2**32 - 1")
 
 
-def run(config, path: pathlib.Path, train) -> int:
+def run(config: contracts.Config, path: pathlib.Path, train: Callable) -> int:
   """Trains what is left, repeats pictures, writes the folder; returns 0."""
   del train  # These networks are no runs of their own.
   check(config)
@@ -152,7 +152,12 @@ def write_table(path: pathlib.Path, rows: list[dict]) -> None:
   part.replace(path)
 
 
-def pieces_of(config, dataset, split: str, path: pathlib.Path) -> list[Piece]:
+def pieces_of(
+  config: contracts.Config,
+  dataset: contracts.Dataset,
+  split: str,
+  path: pathlib.Path,
+) -> list[Piece]:
   """Real pieces of a split, at most `pictures` a source, written as PNG."""
   source = dataset.source(split)
   many = dataset.name == "many_sources"
@@ -186,7 +191,7 @@ def pieces_of(config, dataset, split: str, path: pathlib.Path) -> list[Piece]:
   return pieces
 
 
-def square(image: np.ndarray, rng) -> np.ndarray:
+def square(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
   """The largest of SIDES that fits, anywhere in uint8 (h, w)."""
   side = max(s for s in SIDES if s <= min(image.shape))
   top = rng.integers(image.shape[0] - side + 1)
@@ -195,9 +200,9 @@ def square(image: np.ndarray, rng) -> np.ndarray:
 
 
 def one(
-  config,
+  config: contracts.Config,
   i: int,
-  spec,
+  spec: trace_autoencoders.Spec | trace_diffusion.Spec | trace_upsampling.Spec,
   learnt: Sequence[Piece],
   repeated: Sequence[Piece],
   path: pathlib.Path,

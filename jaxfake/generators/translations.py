@@ -5,7 +5,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from jaxfake.data import matching, sources
+from jaxfake import contracts
+from jaxfake.data import matching, pipeline, sources
 from jaxfake.evaluation import pictures
 from jaxfake.generators import common, measure
 from jaxfake.runtime import xla
@@ -17,7 +18,12 @@ SHOWN_IMAGES = 8  # Of each class in a preview.
 class Measures(measure.Measures):
   """A task's `evaluate` and `preview`, by held-out images."""
 
-  def __init__(self, config, dataset, translate: Callable):
+  def __init__(
+    self,
+    config: contracts.Config,
+    dataset: pipeline.Splits,
+    translate: Callable,
+  ):
     """`dataset` are pipeline.Splits of two classes; `translate(params, x,
     label)` makes images (b, s, s, c) in [-1, 1] of these labels."""
     labels = np.asarray(dataset.held_out.column("label"))
@@ -68,7 +74,7 @@ class Measures(measure.Measures):
       for held in self._held
     ]
 
-  def evaluate(self, state, gather: Callable) -> dict:
+  def evaluate(self, state: contracts.Tree, gather: Callable) -> dict:
     """Those of measure.Measures, and mean absolute differences in gray levels:
     `cycle_error` from an image to itself there and back, `change` to itself
     translated."""
@@ -80,7 +86,9 @@ class Measures(measure.Measures):
       "change": np.mean([apart(x, there) for x, there, _ in cycles]),
     }
 
-  def preview(self, state, gather: Callable) -> dict[str, np.ndarray]:
+  def preview(
+    self, state: contracts.Tree, gather: Callable
+  ) -> dict[str, np.ndarray]:
     """Originals, translated, and back, a row each."""
     cells = []
     cycles = self._cycles(state, gather, SHOWN_IMAGES)

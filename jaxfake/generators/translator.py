@@ -94,7 +94,7 @@ class Translator(common.Trained):
     self,
     draw: Callable,
     name: str,
-    config,
+    config: contracts.Config,
     classes: Sequence[str],
     state: Any,
     originals: Originals | Given,

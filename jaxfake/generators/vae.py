@@ -22,14 +22,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxfake import errors
+from jaxfake import contracts, errors
+from jaxfake.data import pipeline
 from jaxfake.data.sources import Subset
 from jaxfake.evaluation import distances, pictures
 from jaxfake.generators import common
 from jaxfake.models import autoencoder
 from jaxfake.nn import layers
 from jaxfake.runtime import devices, xla
-from jaxfake.training import loop
+from jaxfake.training import loop, workdir
 from jaxfake.training.task import Task
 
 CONFIG = "vae.py"
@@ -42,7 +43,7 @@ ROUNDING = (2 / 255) ** 2 / 12
 SHOWN_PAIRS = 32  # Pictures beside their reconstructions.
 
 
-def check(config) -> None:
+def check(config: contracts.Config) -> None:
   """Raises ConfigError for values no run could use."""
   autoencoder.check(config.model, config.data.size)
   common.check(config)
@@ -52,16 +53,18 @@ def check(config) -> None:
   common.check_only_class(config)
 
 
-def network(config, classes: Sequence[str]) -> autoencoder.Autoencoder:
+def network(
+  config: contracts.Config, classes: Sequence[str]
+) -> autoencoder.Autoencoder:
   dtype = layers.DTYPES[config.dtype]
   return autoencoder.autoencoder(config.model, len(classes), dtype)
 
 
-def latent_shape(config) -> tuple[int, int, int]:
+def latent_shape(config: contracts.Config) -> tuple[int, int, int]:
   return autoencoder.latent_shape(config.model, config.data.size)
 
 
-def encoder(config, classes: Sequence[str]) -> Callable:
+def encoder(config: contracts.Config, classes: Sequence[str]) -> Callable:
   """`encode(params, image, label)`: uint8 (b, s, s, 1) to mean and logarithmic
   variance of their latents, each (b, s', s', latents)."""
   net = network(config, classes)
@@ -73,7 +76,7 @@ def encoder(config, classes: Sequence[str]) -> Callable:
   return encode
 
 
-def decoder(config, classes: Sequence[str]) -> Callable:
+def decoder(config: contracts.Config, classes: Sequence[str]) -> Callable:
   """`decode(params, z, label)`: latents to images (b, s, s, c)."""
   net = network(config, classes)
 
@@ -83,7 +86,9 @@ def decoder(config, classes: Sequence[str]) -> Callable:
   return decode
 
 
-def drawn(key, mean: jax.Array, log_variance: jax.Array) -> jax.Array:
+def drawn(
+  key: jax.Array, mean: jax.Array, log_variance: jax.Array
+) -> jax.Array:
   """A draw of each latent from its distribution."""
   _, by_batch, _ = devices.mesh_and_shardings()
   noise = jax.random.normal(key, mean.shape)
@@ -123,7 +128,7 @@ def spectral_distance(x: jax.Array, y: jax.Array) -> jax.Array:
   return jnp.abs(log(x) - log(y)).mean()
 
 
-def initial(config, classes: Sequence[str]) -> Callable:
+def initial(config: contracts.Config, classes: Sequence[str]) -> Callable:
   """`init(key) -> State`."""
   net, adam = network(config, classes), common.optimiser(config)
 
@@ -135,7 +140,7 @@ def initial(config, classes: Sequence[str]) -> Callable:
   return init
 
 
-def stepper(config, classes: Sequence[str]) -> Callable:
+def stepper(config: contracts.Config, classes: Sequence[str]) -> Callable:
   """`step(state, batch) -> (state, metrics)`: equation 10 with one draw, an
   error in place of the likelihood, and a distance of spectra added."""
   encode, decode = encoder(config, classes), decoder(config, classes)
@@ -170,7 +175,7 @@ def stepper(config, classes: Sequence[str]) -> Callable:
   return step
 
 
-def sampler(config, classes: Sequence[str]) -> Callable:
+def sampler(config: contracts.Config, classes: Sequence[str]) -> Callable:
   """`sample(params, seed, index, label)` -> uint8 (n, s, s, c)."""
   decode, shape = decoder(config, classes), latent_shape(config)
 
@@ -182,7 +187,7 @@ def sampler(config, classes: Sequence[str]) -> Callable:
   return sample
 
 
-def make(config, dataset) -> Task:
+def make(config: contracts.Config, dataset: pipeline.Splits) -> Task:
   """The task of training an autoencoder on a data set's train images.
 
   `dataset` are pipeline.Splits.
@@ -203,7 +208,7 @@ def make(config, dataset) -> Task:
   return task._replace(evaluate=evaluate)
 
 
-def repeating(config, dataset) -> Callable:
+def repeating(config: contracts.Config, dataset: pipeline.Splits) -> Callable:
   """`repeat(params, gather)`: how near held-out images come back from the means
   of their latents, as figures and a picture for Task.evaluate.
 
@@ -240,7 +245,9 @@ def repeating(config, dataset) -> Callable:
   return repeat
 
 
-def prepare(config, splits, run) -> Callable[[], int]:
+def prepare(
+  config: contracts.Config, splits: pipeline.Splits, run: workdir.Workdir
+) -> Callable[[], int]:
   """What trains the model and returns an exit code, ready to be called."""
   splits = common.of_class(splits, config.only_class)
   task = make(config, splits)
@@ -255,7 +262,7 @@ def load(path: pathlib.Path, step: int | None = None) -> common.Generator:
   return common.Generator(draw, "vae", config, classes, state)
 
 
-def describe(config) -> dict[str, Any]:
+def describe(config: contracts.Config) -> dict[str, Any]:
   """What tells one from another."""
   return {
     "width": config.model.width,

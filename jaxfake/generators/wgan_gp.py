@@ -11,13 +11,15 @@ from collections.abc import Callable, Sequence
 import functools
 from typing import Any
 
+import flax.linen as nn
 import jax
 import optax
 
-from jaxfake import errors
+from jaxfake import contracts, errors
+from jaxfake.data import pipeline
 from jaxfake.generators import common, gan, losses
 from jaxfake.runtime import devices
-from jaxfake.training import augment, loop
+from jaxfake.training import augment, loop, workdir
 from jaxfake.training.task import Task
 
 CONFIG = "wgan_gp.py"
@@ -26,7 +28,7 @@ load = gan.load
 summary = common.summary
 
 
-def check(config) -> None:
+def check(config: contracts.Config) -> None:
   """Raises ConfigError for values no run could use."""
   gan.check_networks(config)
   common.require_above(config, "penalty", 0)
@@ -47,15 +49,32 @@ def part(x: jax.Array, k: int, n: int) -> jax.Array:
   return x.reshape(-1, n, *x.shape[1:])[:, k]
 
 
-def stepper(config, classes: Sequence[str]) -> Callable:
-  """`step(state, batch) -> (state, metrics)`: the critic's updates, each by a
-  part of the batch, then the generator's through the new critic. Algorithm 1.
+def stepper(config: contracts.Config, classes: Sequence[str]) -> Callable:
+  """`step(state, batch) -> (state, metrics)`."""
+  loss = losses.wgan_gp(config.penalty)
+  update = updater(config, *gan.networks(config, classes), loss)
+
+  def step(state: gan.State, batch):
+    return update(
+      state, common.to_float(config, batch["image"]), batch["label"]
+    )
+
+  return step
+
+
+def updater(
+  config: contracts.Config,
+  generator: nn.Module,
+  critic: nn.Module,
+  loss: losses.Loss,
+) -> Callable:
+  """`update(state, real, label) -> (state, metrics)`: the critic's updates,
+  each by a part of the batch, images (b, s, s, c) in [-1, 1], then the
+  generator's through the new critic. Algorithm 1.
 
   Unrolled: in a loop XLA on CPU has slow convolutions, see
   xla.steps_per_dispatch.
   """
-  generator, critic = gan.networks(config, classes)
-  loss = losses.wgan_gp(config.penalty)
   adam = common.optimiser(config)
   names = augment.names(config.augment)
   augmented = functools.partial(augment.augment, names)
@@ -80,10 +99,9 @@ def stepper(config, classes: Sequence[str]) -> Callable:
     seen["d_gradient"] = optax.tree.norm(gradient)
     return gan.updated(adam, d, gradient, after), seen
 
-  def step(state: gan.State, batch):
+  def update(state: gan.State, real: jax.Array, label: jax.Array):
     key = jax.random.fold_in(jax.random.key(config.seed), state.step)
     k_fakes, k_z, k_judge, *k_steps = jax.random.split(key, 3 + n)
-    real, label = common.to_float(config, batch["image"]), batch["label"]
     d, g, each = state.discriminator, state.generator, []
     # The generator stays while the critic learns: one pass makes all fakes.
     z = latents(k_fakes, len(label))
@@ -114,23 +132,25 @@ def stepper(config, classes: Sequence[str]) -> Callable:
     ema = common.averaged(config.ema, state.step, state.ema, g.variables)
     return gan.State(state.step + 1, g, d, ema), seen
 
-  return step
+  return update
 
 
-def make(config, dataset) -> Task:
+def make(config: contracts.Config, dataset: pipeline.Splits) -> Task:
   """The task of training a WGAN-GP on a data set's train images: see
   gan.make."""
   return gan.task(config, dataset, gan.initial, stepper)
 
 
-def prepare(config, splits, run) -> Callable[[], int]:
+def prepare(
+  config: contracts.Config, splits: pipeline.Splits, run: workdir.Workdir
+) -> Callable[[], int]:
   """What trains the GAN and returns an exit code, ready to be called."""
   splits = common.of_class(splits, config.only_class)
   task = make(config, splits)
   return lambda: loop.train(config, task, splits.train, run)
 
 
-def describe(config) -> dict[str, Any]:
+def describe(config: contracts.Config) -> dict[str, Any]:
   """What tells one from another."""
   model = config.model
   return {

@@ -14,7 +14,7 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxfake import errors
+from jaxfake import contracts, errors
 from jaxfake.models import unet
 from jaxfake.nn import conv, windows
 
@@ -30,7 +30,7 @@ class Block(nn.Module):
   dtype: jax.typing.DTypeLike | None = None
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x: jax.Array):
     convolve = functools.partial(
       conv.Conv, x.shape[-1], (3, 3), dtype=self.dtype
     )
@@ -40,7 +40,12 @@ class Block(nn.Module):
     return x + h
 
 
-def told(x, label, num_classes: int, dtype) -> jax.Array:
+def told(
+  x: jax.Array,
+  label: jax.Array | None,
+  num_classes: int,
+  dtype: jax.typing.DTypeLike | None,
+) -> jax.Array:
   """x (b, h, w, c) with a learnt vector of its label (b,) added everywhere."""
   if not num_classes:
     return x
@@ -58,7 +63,7 @@ class Encoder(nn.Module):
   dtype: jax.typing.DTypeLike | None = None
 
   @nn.compact
-  def __call__(self, x, label):
+  def __call__(self, x: jax.Array, label: jax.Array | None):
     for i, width in enumerate(self.widths):
       x = conv.Conv(width, (4, 4), (2, 2), dtype=self.dtype)(x)
       if i == 0:
@@ -79,7 +84,7 @@ class Decoder(nn.Module):
   dtype: jax.typing.DTypeLike | None = None
 
   @nn.compact
-  def __call__(self, z, label):
+  def __call__(self, z: jax.Array, label: jax.Array | None):
     convolve = functools.partial(
       conv.Conv, kernel_size=(3, 3), dtype=self.dtype
     )
@@ -107,18 +112,20 @@ class Autoencoder(nn.Module):
     self.encoder = Encoder(self.widths, self.latents, *told)
     self.decoder = Decoder(self.widths, self.channels, *told)
 
-  def encode(self, x, label) -> tuple[jax.Array, jax.Array]:
+  def encode(
+    self, x: jax.Array, label: jax.Array | None
+  ) -> tuple[jax.Array, jax.Array]:
     return self.encoder(x, label)
 
-  def decode(self, z, label) -> jax.Array:
+  def decode(self, z: jax.Array, label: jax.Array | None) -> jax.Array:
     return self.decoder(z, label)
 
-  def __call__(self, x, label):
+  def __call__(self, x: jax.Array, label: jax.Array | None):
     """Images (b, s, s, c) repeated from the means of their latents."""
     return self.decode(self.encode(x, label)[0], label)
 
 
-def check(model, size: int) -> None:
+def check(model: contracts.Config, size: int) -> None:
   """Raises ConfigError for values of a config's `model`, for images of so many
   pixels a side."""
   errors.check_choice("data.size", size, SIZES)
@@ -135,7 +142,11 @@ def check(model, size: int) -> None:
     )
 
 
-def autoencoder(model, num_classes: int, dtype=None) -> Autoencoder:
+def autoencoder(
+  model: contracts.Config,
+  num_classes: int,
+  dtype: jax.typing.DTypeLike | None = None,
+) -> Autoencoder:
   """The network of a config's `model` part. Parameters and what it returns are
   float32 whatever the `dtype`."""
   widths = [
@@ -150,7 +161,7 @@ def autoencoder(model, num_classes: int, dtype=None) -> Autoencoder:
   )
 
 
-def latent_shape(model, size: int) -> tuple[int, int, int]:
+def latent_shape(model: contracts.Config, size: int) -> tuple[int, int, int]:
   """Of the latents of one image of so many pixels a side."""
   side = size >> model.halvings
   return side, side, model.latents

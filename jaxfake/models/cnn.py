@@ -28,7 +28,7 @@ class CNN(nn.Module):
   smallest: typing.ClassVar[int] = 32
 
   @nn.compact
-  def __call__(self, x, *, train: bool, features: bool = False):
+  def __call__(self, x: jax.Array, *, train: bool, features: bool = False):
     layers.check_size(self, x)
 
     def unit(x, name, width, kernel, stride):

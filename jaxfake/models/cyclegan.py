@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxfake import errors
+from jaxfake import contracts, errors
 from jaxfake.models import dcgan
 from jaxfake.nn import conv, windows
 
@@ -29,7 +29,7 @@ class Generator(nn.Module):
   dtype: jax.typing.DTypeLike | None = None  # Of the arithmetic.
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x: jax.Array):
     x = self.convolve(reflected(x, 3), self.width, 7)
     x = self.normed(x)
     for times in (2, 4):
@@ -53,7 +53,7 @@ class Generator(nn.Module):
 
   def convolve(
     self,
-    x,
+    x: jax.Array,
     width: int,
     side: int,
     stride: int = 1,
@@ -70,7 +70,7 @@ class Generator(nn.Module):
       kernel_init=dcgan.normal,
     )(x)
 
-  def normed(self, x) -> jax.Array:
+  def normed(self, x: jax.Array) -> jax.Array:
     return nn.relu(instance_norm(x, self.dtype))
 
 
@@ -83,7 +83,7 @@ class Discriminator(nn.Module):
   dtype: jax.typing.DTypeLike | None = None
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x: jax.Array):
     for i in range(self.halvings + 1):
       stride = 2 if i < self.halvings else 1
       x = self.convolve(x, min(2**i, 8) * self.width, stride, use_bias=i == 0)
@@ -92,7 +92,9 @@ class Discriminator(nn.Module):
       x = nn.leaky_relu(x, 0.2)
     return windows.wide(self.convolve(x, 1, 1, use_bias=True)[..., 0])
 
-  def convolve(self, x, width: int, stride: int, use_bias: bool) -> jax.Array:
+  def convolve(
+    self, x: jax.Array, width: int, stride: int, use_bias: bool
+  ) -> jax.Array:
     return conv.Conv(
       width,
       (4, 4),
@@ -104,17 +106,19 @@ class Discriminator(nn.Module):
     )(x)
 
 
-def reflected(x, n: int) -> jax.Array:
+def reflected(x: jax.Array, n: int) -> jax.Array:
   """(b, h, w, c) with n pixels more on each side, mirrored at the border."""
   return jnp.pad(x, ((0, 0), (n, n), (n, n), (0, 0)), "reflect")
 
 
-def instance_norm(x, dtype) -> jax.Array:
+def instance_norm(
+  x: jax.Array, dtype: jax.typing.DTypeLike | None
+) -> jax.Array:
   """Each channel of each image with mean 0 and variance 1."""
   return nn.InstanceNorm(use_bias=False, use_scale=False, dtype=dtype)(x)
 
 
-def check(model) -> None:
+def check(model: contracts.Config) -> None:
   """Raises ConfigError for values of a config's `model`."""
   errors.check_choice("model.patch", model.patch, PATCHES)
   for name in ("width", "blocks"):
@@ -124,7 +128,9 @@ def check(model) -> None:
       )
 
 
-def networks(model, dtype=None) -> tuple[Generator, Discriminator]:
+def networks(
+  model: contracts.Config, dtype: jax.typing.DTypeLike | None = None
+) -> tuple[Generator, Discriminator]:
   """Of a config's `model` part. Parameters and what they return are float32
   whatever the `dtype`."""
   return (

@@ -18,7 +18,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxfake import errors
+from jaxfake import contracts, errors
 from jaxfake.nn import conv
 
 SIZES = (32, 64, 128, 256)
@@ -30,7 +30,7 @@ CLASS_SCALE = 3
 normal = nn.initializers.normal(0.02)  # The paper's, section 4.
 
 
-def batch_norm(train: bool, dtype) -> nn.BatchNorm:
+def batch_norm(train: bool, dtype: jax.typing.DTypeLike | None) -> nn.BatchNorm:
   """Batch norm whose gain starts near one, as in the authors' code; its
   statistics are float32 whatever the `dtype`."""
   return nn.BatchNorm(
@@ -57,7 +57,9 @@ class Generator(nn.Module):
   dtype: jax.typing.DTypeLike | None = None  # Of the arithmetic.
 
   @nn.compact
-  def __call__(self, z, label=None, *, train: bool):
+  def __call__(
+    self, z: jax.Array, label: jax.Array | None = None, *, train: bool
+  ):
     if self.num_classes:
       label = jax.nn.one_hot(label, self.num_classes)
       z = jnp.concatenate([z, CLASS_SCALE * label], -1)
@@ -79,7 +81,9 @@ class Generator(nn.Module):
     x = self.doubled(x, self.channels)
     return jnp.tanh(x.astype(jnp.float32))
 
-  def doubled(self, x, width: int, use_bias: bool = True) -> jax.Array:
+  def doubled(
+    self, x: jax.Array, width: int, use_bias: bool = True
+  ) -> jax.Array:
     """(b, h, w, c) to (b, 2h, 2w, width)."""
     options: dict[str, Any] = dict(
       padding="SAME", use_bias=use_bias, dtype=self.dtype, kernel_init=normal
@@ -98,7 +102,9 @@ class Discriminator(nn.Module):
   dtype: jax.typing.DTypeLike | None = None
 
   @nn.compact
-  def __call__(self, x, label=None, *, train: bool):
+  def __call__(
+    self, x: jax.Array, label: jax.Array | None = None, *, train: bool
+  ):
     down = functools.partial(
       conv.Conv, kernel_size=(4, 4), dtype=self.dtype, kernel_init=normal
     )
@@ -115,7 +121,7 @@ class Discriminator(nn.Module):
     return logit
 
 
-def check(model) -> None:
+def check(model: contracts.Config) -> None:
   """Raises ConfigError for values of a config's `model`."""
   errors.check_choice("model.upsample", model.upsample, UPSAMPLES)
   for name in ("width", "max_width"):
@@ -125,14 +131,17 @@ def check(model) -> None:
       )
 
 
-def latents(model, size: int) -> int:
+def latents(model: contracts.Config, size: int) -> int:
   """How many normal deviates an image is made of."""
   del size
   return model.latents
 
 
 def make(
-  model, num_classes: int, size: int, dtype=None
+  model: contracts.Config,
+  num_classes: int,
+  size: int,
+  dtype: jax.typing.DTypeLike | None = None,
 ) -> tuple[Generator, Discriminator]:
   """Generator and discriminator for a config's `model` part. Parameters,
   statistics and what they return are float32 whatever the `dtype`."""

@@ -31,7 +31,7 @@ class DenseNet(nn.Module):
   smallest: typing.ClassVar[int] = 32
 
   @nn.compact
-  def __call__(self, x, *, train: bool, features: bool = False):
+  def __call__(self, x: jax.Array, *, train: bool, features: bool = False):
     layers.check_size(self, x)
 
     def convolve(x, width, kernel, stride, name):

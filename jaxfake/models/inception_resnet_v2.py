@@ -68,7 +68,7 @@ class InceptionResNetV2(nn.Module):
   smallest: typing.ClassVar[int] = 75
 
   @nn.compact
-  def __call__(self, x, *, train: bool, features: bool = False):
+  def __call__(self, x: jax.Array, *, train: bool, features: bool = False):
     layers.check_size(self, x)
     chain = functools.partial(convolve, train=train, dtype=self.dtype)
 

@@ -9,6 +9,7 @@ keras.applications only numbers its layers, so the names are ours. Layers are
 created in Keras's order.
 """
 
+from collections.abc import Callable
 import functools
 import typing
 
@@ -22,12 +23,20 @@ ONE, THREE, FIVE = (1, 1), (3, 3), (5, 5)
 DOWN = ((2, 2), "VALID")  # Strides and padding of a step that halves.
 
 
-def convolve(x, name: str, *steps, train: bool, dtype) -> jax.Array:
+def convolve(
+  x: jax.Array,
+  name: str,
+  *steps: tuple,
+  train: bool,
+  dtype: jax.typing.DTypeLike | None,
+  scale: bool = False,
+) -> jax.Array:
   """A chain of convolutions, (b, h, w, c) -> (b, h', w', features).
 
   A step is (features, kernel), then strides and padding where they are not 1
-  and "SAME". After each come batch norm and ReLU. Layers of step i, from 1, are
-  {name}_{i}_conv and {name}_{i}_bn. Below, `chain` is this function.
+  and "SAME". After each come batch norm, which may have a scale, and ReLU.
+  Layers of step i, from 1, are {name}_{i}_conv and {name}_{i}_bn. Below,
+  `chain` is this function.
   """
   for i, (features, kernel, *moves) in enumerate(steps, 1):
     x = conv.Conv(
@@ -39,13 +48,13 @@ def convolve(x, name: str, *steps, train: bool, dtype) -> jax.Array:
       name=f"{name}_{i}_conv",
     )(x)
     x = layers.batch_norm(
-      train, epsilon=1e-3, scale=False, dtype=dtype, name=f"{name}_{i}_bn"
+      train, epsilon=1e-3, scale=scale, dtype=dtype, name=f"{name}_{i}_bn"
     )(x)
     x = nn.relu(x)
   return x
 
 
-def stem(x, chain) -> jax.Array:
+def stem(x: jax.Array, chain: Callable) -> jax.Array:
   """Images (b, h, w, c) to (b, about h / 8, w / 8, 192)."""
   unpadded = ((1, 1), "VALID")
   x = chain(
@@ -56,16 +65,16 @@ def stem(x, chain) -> jax.Array:
   return halve(x)
 
 
-def halve(x) -> jax.Array:
+def halve(x: jax.Array) -> jax.Array:
   return pool.max_pool(x, (3, 3), (2, 2))
 
 
-def smooth(x) -> jax.Array:
+def smooth(x: jax.Array) -> jax.Array:
   """Mean over 3 x 3 pixels, fewer at the edges."""
   return pool.avg_pool(x, (3, 3), (1, 1), "SAME", count_include_pad=False)
 
 
-def mixed_a(x, name, pooled, chain) -> jax.Array:
+def mixed_a(x: jax.Array, name: str, pooled: int, chain: Callable) -> jax.Array:
   """Figure 5: (b, h, w, c) -> (b, h, w, 224 + pooled)."""
   branches = (
     chain(x, f"{name}_1x1", (64, ONE)),
@@ -76,7 +85,7 @@ def mixed_a(x, name, pooled, chain) -> jax.Array:
   return jnp.concatenate(branches, -1)
 
 
-def reduction_a(x, name, chain) -> jax.Array:
+def reduction_a(x: jax.Array, name: str, chain: Callable) -> jax.Array:
   """Figure 10: (b, h, w, c) -> (b, h / 2, w / 2, 480 + c)."""
   branches = (
     chain(x, f"{name}_3x3", (384, THREE, *DOWN)),
@@ -86,7 +95,7 @@ def reduction_a(x, name, chain) -> jax.Array:
   return jnp.concatenate(branches, -1)
 
 
-def mixed_b(x, name, width, chain) -> jax.Array:
+def mixed_b(x: jax.Array, name: str, width: int, chain: Callable) -> jax.Array:
   """Figure 6: (b, h, w, c) -> (b, h, w, 768)."""
   row, column = (1, 7), (7, 1)
   branches = (
@@ -106,7 +115,7 @@ def mixed_b(x, name, width, chain) -> jax.Array:
   return jnp.concatenate(branches, -1)
 
 
-def reduction_b(x, name, chain) -> jax.Array:
+def reduction_b(x: jax.Array, name: str, chain: Callable) -> jax.Array:
   """(b, h, w, c) -> (b, h / 2, w / 2, 512 + c)."""
   branches = (
     chain(x, f"{name}_3x3", (192, ONE), (320, THREE, *DOWN)),
@@ -123,7 +132,9 @@ def reduction_b(x, name, chain) -> jax.Array:
   return jnp.concatenate(branches, -1)
 
 
-def mixed_c(x, name, chain) -> jax.Array:
+def mixed_c(
+  x: jax.Array, name: str, chain: Callable, pooled: Callable = smooth
+) -> jax.Array:
   """Figure 7: (b, h, w, c) -> (b, h, w, 2048)."""
   one = chain(x, f"{name}_1x1", (320, ONE))
   three = chain(x, f"{name}_3x3", (384, ONE))
@@ -132,10 +143,25 @@ def mixed_c(x, name, chain) -> jax.Array:
   double = chain(x, f"{name}_3x3dbl", (448, ONE), (384, THREE))
   double_row = chain(double, f"{name}_3x3dbl_row", (384, (1, 3)))
   double_column = chain(double, f"{name}_3x3dbl_column", (384, (3, 1)))
-  pool = chain(smooth(x), f"{name}_pool", (192, ONE))
+  pool = chain(pooled(x), f"{name}_pool", (192, ONE))
   return jnp.concatenate(
     (one, three_row, three_column, double_row, double_column, pool), -1
   )
+
+
+def body(x: jax.Array, chain: Callable, last: Callable = smooth) -> jax.Array:
+  """All but the head: images (b, h, w, c) to float32 (b, 2048). `last` is the
+  pooling of the last block."""
+  x = stem(x, chain)
+  for i, pooled in enumerate((32, 64, 64)):
+    x = mixed_a(x, f"mixed{i}", pooled, chain)
+  x = reduction_a(x, "mixed3", chain)
+  for i, width in enumerate((128, 160, 160, 192), 4):
+    x = mixed_b(x, f"mixed{i}", width, chain)
+  x = reduction_b(x, "mixed8", chain)
+  x = mixed_c(x, "mixed9", chain)
+  x = mixed_c(x, "mixed10", chain, last)
+  return x.mean((1, 2), dtype=jnp.float32)
 
 
 class InceptionV3(nn.Module):
@@ -151,17 +177,8 @@ class InceptionV3(nn.Module):
   smallest: typing.ClassVar[int] = 75
 
   @nn.compact
-  def __call__(self, x, *, train: bool, features: bool = False):
+  def __call__(self, x: jax.Array, *, train: bool, features: bool = False):
     layers.check_size(self, x)
     chain = functools.partial(convolve, train=train, dtype=self.dtype)
-    x = stem(x, chain)
-    for i, pooled in enumerate((32, 64, 64)):
-      x = mixed_a(x, f"mixed{i}", pooled, chain)
-    x = reduction_a(x, "mixed3", chain)
-    for i, width in enumerate((128, 160, 160, 192), 4):
-      x = mixed_b(x, f"mixed{i}", width, chain)
-    x = reduction_b(x, "mixed8", chain)
-    for i in (9, 10):
-      x = mixed_c(x, f"mixed{i}", chain)
-    x = x.mean((1, 2), dtype=jnp.float32)  # (b, 2048)
+    x = body(x, chain)
     return layers.head(self, x, train, features)

@@ -44,7 +44,7 @@ class MobileNetV1(nn.Module):
   smallest: typing.ClassVar[int] = 32
 
   @nn.compact
-  def __call__(self, x, *, train: bool, features: bool = False):
+  def __call__(self, x: jax.Array, *, train: bool, features: bool = False):
     layers.check_size(self, x)
     convolve = functools.partial(conv.Conv, use_bias=False, dtype=self.dtype)
     norm = functools.partial(

@@ -8,6 +8,7 @@ NAME_pointwise here.
 """
 
 import typing
+from typing import Any
 
 from flax import linen as nn
 import jax
@@ -26,18 +27,27 @@ class Cells(typing.NamedTuple):
   train: bool
   dtype: jax.typing.DTypeLike | None
 
-  def norm(self, x, name) -> jax.Array:
+  def norm(self, x: jax.Array, name: str) -> jax.Array:
     return layers.batch_norm(
       self.train, epsilon=1e-3, dtype=self.dtype, name=name
     )(x)
 
-  def conv(self, x, width, kernel, name, **options) -> jax.Array:
+  def conv(
+    self,
+    x: jax.Array,
+    width: int,
+    kernel: tuple[int, int],
+    name: str,
+    **options: Any,
+  ) -> jax.Array:
     """Without a bias, to (b, h', w', width)."""
     return conv.Conv(
       width, kernel, use_bias=False, dtype=self.dtype, name=name, **options
     )(x)
 
-  def separable(self, x, width, size, name, stride=1) -> jax.Array:
+  def separable(
+    self, x: jax.Array, width: int, size: int, name: str, stride: int = 1
+  ) -> jax.Array:
     """Twice ReLU, separable convolution and batch norm.
 
     Kernels are size x size; the first convolution is strided.
@@ -57,12 +67,16 @@ class Cells(typing.NamedTuple):
       x = self.norm(x, f"{layer}_bn_{name}")
     return x
 
-  def squeeze(self, x, width, kind, name) -> jax.Array:
+  def squeeze(
+    self, x: jax.Array, width: int, kind: str, name: str
+  ) -> jax.Array:
     """Of a cell's input x, to (b, h, w, width)."""
     x = self.conv(nn.relu(x), width, (1, 1), f"{kind}_conv_1_{name}")
     return self.norm(x, f"{kind}_bn_1_{name}")
 
-  def adjust(self, p, x, width, name) -> jax.Array:
+  def adjust(
+    self, p: jax.Array, x: jax.Array, width: int, name: str
+  ) -> jax.Array:
     """p, halved to the size of x where it is larger: (b, h, w, width)."""
     if p.shape[1:3] == x.shape[1:3]:
       p = self.conv(nn.relu(p), width, (1, 1), f"adjust_conv_projection_{name}")
@@ -76,7 +90,9 @@ class Cells(typing.NamedTuple):
     ]
     return self.norm(jnp.concatenate(halves, -1), f"adjust_bn_{name}")
 
-  def normal(self, x, p, width, name) -> jax.Array:
+  def normal(
+    self, x: jax.Array, p: jax.Array, width: int, name: str
+  ) -> jax.Array:
     """Figure 4, left: (b, h, w, 6 * width)."""
     p = self.adjust(p, x, width, name)
     h = self.squeeze(x, width, "normal", name)
@@ -89,7 +105,9 @@ class Cells(typing.NamedTuple):
     y5 = self.separable(h, width, 3, f"normal_left5_{name}") + h
     return jnp.concatenate([p, y1, y2, y3, y4, y5], -1)
 
-  def reduction(self, x, p, width, name) -> jax.Array:
+  def reduction(
+    self, x: jax.Array, p: jax.Array, width: int, name: str
+  ) -> jax.Array:
     """Figure 4, right: (b, h / 2, w / 2, 4 * width), sizes rounded up."""
     if p is not x:  # As it is after the stem, which has one output.
       p = self.adjust(p, x, width, name)
@@ -109,7 +127,7 @@ class Cells(typing.NamedTuple):
     return jnp.concatenate([y2, y3, y4, y5], -1)
 
 
-def smooth(x) -> jax.Array:
+def smooth(x: jax.Array) -> jax.Array:
   """Mean over 3 x 3 pixels, fewer at the edges."""
   return pool.avg_pool(x, (3, 3), (1, 1), "SAME", count_include_pad=False)
 
@@ -127,7 +145,7 @@ class NASNetMobile(nn.Module):
   smallest: typing.ClassVar[int] = 32
 
   @nn.compact
-  def __call__(self, x, *, train: bool, features: bool = False):
+  def __call__(self, x: jax.Array, *, train: bool, features: bool = False):
     layers.check_size(self, x)
     cells = Cells(train, self.dtype)
     x = cells.conv(x, 32, (3, 3), "stem_conv1", strides=(2, 2), padding="VALID")

@@ -65,6 +65,8 @@ class ResidualNetwork(nn.Module):
       x = x + self.convolve(y, width, f"second{i}")
     return nn.Dense(1, name="head")(nn.relu(x).mean((1, 2)))[:, 0]
 
-  def convolve(self, x, features, name, stride=1) -> jax.Array:
+  def convolve(
+    self, x: jax.Array, features: int, name: str, stride: int = 1
+  ) -> jax.Array:
     x = conv.Conv(features, (3, 3), (stride, stride), name=name)(x)
     return nn.GroupNorm(4, name=f"{name}_norm")(x)

@@ -38,7 +38,7 @@ class ResNet(nn.Module):
   smallest: typing.ClassVar[int] = 32
 
   @nn.compact
-  def __call__(self, x, *, train: bool, features: bool = False):
+  def __call__(self, x: jax.Array, *, train: bool, features: bool = False):
     layers.check_size(self, x)
 
     def conv_norm(x, width, kernel, stride, name):

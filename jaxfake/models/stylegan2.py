@@ -13,7 +13,7 @@ the mapping network sees the class beside the latents, the discriminator through
 a projection (Miyato and Koyama, 2018, arXiv:1802.05637, equation 3).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 import functools
 import math
 from typing import Any
@@ -25,7 +25,7 @@ from jax import lax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxfake import errors
+from jaxfake import contracts, errors
 from jaxfake.nn import conv, windows
 
 SIZES = (32, 64, 128, 256)
@@ -136,7 +136,7 @@ class Dense(nn.Module):
   rate: float = 1.0  # Of learning.
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x: jax.Array):
     first = nn.initializers.normal(1 / self.rate)
     kernel = self.param("kernel", first, (x.shape[-1], self.features))
     constant = nn.initializers.constant(self.bias / self.rate)
@@ -155,7 +155,7 @@ class Conv(nn.Module):
   dtype: jax.typing.DTypeLike | None = None
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x: jax.Array):
     kernel = equalised(self, self.side, self.side, x.shape[-1], self.features)
     x, kernel = dtypes.promote_dtype(x, kernel, dtype=self.dtype)
     padding = "SAME" if self.stride == 1 else "VALID"
@@ -172,7 +172,7 @@ class StyledConv(nn.Module):
   dtype: jax.typing.DTypeLike | None = None
 
   @nn.compact
-  def __call__(self, x, style, noise):
+  def __call__(self, x: jax.Array, style: jax.Array, noise: jax.Array):
     style = Dense(x.shape[-1], bias=1.0)(style)
     kernel = equalised(self, 3, 3, x.shape[-1], self.features)
     x, kernel = dtypes.promote_dtype(x, kernel, dtype=self.dtype)
@@ -181,7 +181,7 @@ class StyledConv(nn.Module):
     return activated(biased(self, x + (strength * noise).astype(x.dtype)))
 
   @staticmethod
-  def resized(x, kernel):
+  def resized(x: jax.Array, kernel: jax.Array):
     x = conv.conv_transpose(x, kernel, (2, 2), "VALID")  # (b, 2h + 1, ...)
     return filtered(x, (1, 1), gain=2)
 
@@ -192,7 +192,7 @@ class ToImage(nn.Module):
   channels: int
 
   @nn.compact
-  def __call__(self, x, style):
+  def __call__(self, x: jax.Array, style: jax.Array):
     style = Dense(x.shape[-1], bias=1.0)(style)
     kernel = equalised(self, 1, 1, x.shape[-1], self.channels)
     # Not demodulated: an image shall have the contrast that its style asks for.
@@ -206,7 +206,7 @@ class Mapping(nn.Module):
   num_classes: int = 0
 
   @nn.compact
-  def __call__(self, z, label):
+  def __call__(self, z: jax.Array, label: jax.Array | None):
     width, z = z.shape[-1], normalised(z)
     if self.num_classes:
       told = Dense(width)(jax.nn.one_hot(label, self.num_classes))
@@ -225,7 +225,7 @@ class Synthesis(nn.Module):
   dtype: jax.typing.DTypeLike | None = None  # Of the convolutions.
 
   @nn.compact
-  def __call__(self, style, noise):
+  def __call__(self, style: jax.Array, noise: Iterable[jax.Array]):
     layer = functools.partial(StyledConv, dtype=self.dtype)
     noise = iter(noise)
     constant = self.param("constant", _normal, (1, 4, 4, self.widths[0]))
@@ -260,15 +260,17 @@ class Generator(nn.Module):
     self.mapping = Mapping(self.mapping_layers, self.num_classes)
     self.synthesis = Synthesis(self.widths, self.channels, self.dtype)
 
-  def __call__(self, deviates, label=None, *, train: bool):
+  def __call__(
+    self, deviates: jax.Array, label: jax.Array | None = None, *, train: bool
+  ):
     del train  # It does the same then.
     return self.draw(self.style(deviates, label), deviates)
 
-  def style(self, deviates, label) -> jax.Array:
+  def style(self, deviates: jax.Array, label: jax.Array | None) -> jax.Array:
     """(b, latents)."""
     return self.mapping(deviates[:, : self.latents], label)
 
-  def draw(self, style, deviates) -> Any:
+  def draw(self, style: jax.Array, deviates: jax.Array) -> Any:
     """Images of styles (b, latents), with the noise of some deviates."""
     sides = noise_sides(4 << (len(self.widths) - 1))
     ends = self.latents + np.cumsum(np.square(sides))
@@ -284,7 +286,7 @@ class Block(nn.Module):
   dtype: jax.typing.DTypeLike | None = None
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x: jax.Array):
     y = activated(Conv(x.shape[-1], dtype=self.dtype)(x))
     y = filtered(y, (2, 2))  # (b, h + 1, h + 1, c)
     y = activated(Conv(self.features, stride=2, dtype=self.dtype)(y))
@@ -302,7 +304,9 @@ class Discriminator(nn.Module):
   dtype: jax.typing.DTypeLike | None = None
 
   @nn.compact
-  def __call__(self, x, label=None, *, train: bool):
+  def __call__(
+    self, x: jax.Array, label: jax.Array | None = None, *, train: bool
+  ):
     del train  # It does the same then.
     *rest, first = self.widths
     x = activated(Conv(first, side=1, dtype=self.dtype)(x))
@@ -319,7 +323,7 @@ class Discriminator(nn.Module):
     return logit
 
 
-def check(model) -> None:
+def check(model: contracts.Config) -> None:
   """Raises ConfigError for values of a config's `model`."""
   for name in ("width", "max_width", "mapping_layers", "group"):
     if model[name] < 1:
@@ -328,13 +332,16 @@ def check(model) -> None:
       )
 
 
-def latents(model, size: int) -> int:
+def latents(model: contracts.Config, size: int) -> int:
   """How many normal deviates an image is made of: z, then the noise."""
   return model.latents + sum(side**2 for side in noise_sides(size))
 
 
 def make(
-  model, num_classes: int, size: int, dtype=None
+  model: contracts.Config,
+  num_classes: int,
+  size: int,
+  dtype: jax.typing.DTypeLike | None = None,
 ) -> tuple[Generator, Discriminator]:
   """Generator and discriminator for a config's `model` part. Parameters, styles
   and what they return are float32 whatever the `dtype`."""

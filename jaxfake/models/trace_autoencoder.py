@@ -68,10 +68,18 @@ class TraceAutoencoder(nn.Module):
         x = nn.leaky_relu(self.convolve(x, width, name=f"after{i}"), 0.2)
     return jnp.tanh(self.convolve(x, 1, name="out"))
 
-  def convolve(self, x, features, kernel=3, stride=1, *, name) -> jax.Array:
+  def convolve(
+    self,
+    x: jax.Array,
+    features: int,
+    kernel: int = 3,
+    stride: int = 1,
+    *,
+    name: str,
+  ) -> jax.Array:
     return conv.Conv(features, (kernel, kernel), (stride, stride), name=name)(x)
 
-  def squeezed(self, x, key) -> jax.Array:
+  def squeezed(self, x: jax.Array, key: jax.Array) -> jax.Array:
     """Through the latent: as it is, with noise of its own strength (Kingma and
     Welling, 2013, arXiv:1312.6114), or rounded to 7 levels (Mentzer et al.,
     2023, arXiv:2309.15505)."""
@@ -86,7 +94,9 @@ class TraceAutoencoder(nn.Module):
       x = bounded + jax.lax.stop_gradient(jnp.round(bounded) - bounded)
     return x
 
-  def enlarged(self, x, features, key, name) -> jax.Array:
+  def enlarged(
+    self, x: jax.Array, features: int, key: jax.Array, name: str
+  ) -> jax.Array:
     """(b, h, w, c) to (b, 2 h, 2 w, features)."""
     b, h, w, c = x.shape
     kind = self.upsampling

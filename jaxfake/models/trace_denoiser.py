@@ -44,5 +44,7 @@ class TraceDenoiser(nn.Module):
     predicted = self.convolve(h, 1, "out")
     return x * (SIGMA_DATA / total) ** 2 + predicted * s * SIGMA_DATA / total
 
-  def convolve(self, x, features, name, stride=1) -> jax.Array:
+  def convolve(
+    self, x: jax.Array, features: int, name: str, stride: int = 1
+  ) -> jax.Array:
     return conv.Conv(features, (3, 3), (stride, stride), name=name)(x)

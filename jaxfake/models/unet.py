@@ -14,7 +14,7 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxfake import errors
+from jaxfake import contracts, errors
 from jaxfake.nn import conv, windows
 
 SIZES = (32, 64, 128, 256)
@@ -41,7 +41,7 @@ class Block(nn.Module):
   dtype: jax.typing.DTypeLike | None = None
 
   @nn.compact
-  def __call__(self, x, condition, train: bool):
+  def __call__(self, x: jax.Array, condition: jax.Array, train: bool):
     convolve = functools.partial(conv.Conv, self.width, dtype=self.dtype)
     h = convolve((3, 3))(nn.silu(norm(x, self.dtype)))
     affine = nn.Dense(2 * self.width, dtype=self.dtype)(condition)
@@ -61,7 +61,7 @@ class Attention(nn.Module):
   dtype: jax.typing.DTypeLike | None = None
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x: jax.Array):
     b, h, w, c = x.shape
     heads = max(1, c // HEAD)
     dense = functools.partial(nn.Dense, dtype=self.dtype)
@@ -73,7 +73,7 @@ class Attention(nn.Module):
     return (x + dense(c, kernel_init=zeros)(mixed)) / math.sqrt(2)
 
 
-def norm(x, dtype) -> jax.Array:
+def norm(x: jax.Array, dtype: jax.typing.DTypeLike | None) -> jax.Array:
   """Group norm, of 4 channels at least to a group."""
   groups = math.gcd(x.shape[-1], min(32, max(1, x.shape[-1] // 4)))
   return nn.GroupNorm(groups, dtype=dtype)(x)
@@ -96,7 +96,14 @@ class UNet(nn.Module):
   dtype: jax.typing.DTypeLike | None = None
 
   @nn.compact
-  def __call__(self, x, level, label=None, *, train: bool):
+  def __call__(
+    self,
+    x: jax.Array,
+    level: jax.Array,
+    label: jax.Array | None = None,
+    *,
+    train: bool,
+  ):
     channels = x.shape[-1]
     dense = functools.partial(nn.Dense, 4 * self.width, dtype=self.dtype)
     condition = nn.silu(dense()(waves(level, self.width)))
@@ -139,14 +146,14 @@ class UNet(nn.Module):
     return windows.wide(h)
 
 
-def check(model, size: int) -> None:
+def check(model: contracts.Config, size: int) -> None:
   """Raises ConfigError for values of a config's `model`, for images of so many
   pixels a side."""
   errors.check_choice("data.size", size, SIZES)
   check_side(model, size)
 
 
-def check_side(model, side: int) -> None:
+def check_side(model: contracts.Config, side: int) -> None:
   """The same, for maps of so many pixels a side that need be no images."""
   errors.check_choice("model.patch", model.patch, PATCHES)
   for name in ("width", "max_width"):
@@ -167,7 +174,11 @@ def check_side(model, side: int) -> None:
     )
 
 
-def unet(model, num_classes: int, dtype=None) -> UNet:
+def unet(
+  model: contracts.Config,
+  num_classes: int,
+  dtype: jax.typing.DTypeLike | None = None,
+) -> UNet:
   """The network of a config's `model` part. Parameters and what it returns are
   float32 whatever the `dtype`."""
   return UNet(

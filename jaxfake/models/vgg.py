@@ -48,7 +48,7 @@ class VGG(nn.Module):
   smallest: typing.ClassVar[int] = 32
 
   @nn.compact
-  def __call__(self, x, *, train: bool, features: bool = False):
+  def __call__(self, x: jax.Array, *, train: bool, features: bool = False):
     layers.check_size(self, x)
     for i, convs in enumerate(self.convs):
       for j in range(convs):

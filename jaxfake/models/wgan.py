@@ -13,7 +13,7 @@ import functools
 import flax.linen as nn
 import jax
 
-from jaxfake import errors
+from jaxfake import contracts, errors
 from jaxfake.models import dcgan
 from jaxfake.nn import conv, windows
 
@@ -32,7 +32,9 @@ class Critic(nn.Module):
   dtype: jax.typing.DTypeLike | None = None  # Of the arithmetic.
 
   @nn.compact
-  def __call__(self, x, label=None, *, train: bool):
+  def __call__(
+    self, x: jax.Array, label: jax.Array | None = None, *, train: bool
+  ):
     del train  # It does the same then.
     down = functools.partial(
       conv.Conv, kernel_size=(4, 4), dtype=self.dtype, kernel_init=dcgan.normal
@@ -53,14 +55,17 @@ class Critic(nn.Module):
     return score
 
 
-def check(model) -> None:
+def check(model: contracts.Config) -> None:
   """Raises ConfigError for values of a config's `model`."""
   dcgan.check(model)
   errors.check_choice("model.norm", model.norm, NORMS)
 
 
 def make(
-  model, num_classes: int, size: int, dtype=None
+  model: contracts.Config,
+  num_classes: int,
+  size: int,
+  dtype: jax.typing.DTypeLike | None = None,
 ) -> tuple[dcgan.Generator, Critic]:
   """Generator and critic for a config's `model` part. Parameters, statistics
   and what they return are float32 whatever the `dtype`."""

@@ -31,7 +31,7 @@ class Xception(nn.Module):
   smallest: typing.ClassVar[int] = 75  # Keras refuses below 71.
 
   @nn.compact
-  def __call__(self, x, *, train: bool, features: bool = False):
+  def __call__(self, x: jax.Array, *, train: bool, features: bool = False):
     layers.check_size(self, x)
     convolve = functools.partial(conv.Conv, use_bias=False, dtype=self.dtype)
     norm = functools.partial(

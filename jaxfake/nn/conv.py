@@ -412,7 +412,7 @@ class Conv(_Layer):
   def kernel_shape(self, channels: int) -> tuple[int, ...]:
     return (*self.kernel_size, channels // self.groups, self.features)
 
-  def convolve(self, x, w) -> jax.Array:
+  def convolve(self, x: jax.Array, w: jax.Array) -> jax.Array:
     return conv(x, w, self.strides, self.padding, self.dilation, self.groups)
 
 
@@ -422,5 +422,5 @@ class ConvTranspose(_Layer):
   def kernel_shape(self, channels: int) -> tuple[int, ...]:
     return (*self.kernel_size, channels, self.features)
 
-  def convolve(self, x, w) -> jax.Array:
+  def convolve(self, x: jax.Array, w: jax.Array) -> jax.Array:
     return conv_transpose(x, w, self.strides, self.padding)

@@ -23,9 +23,11 @@ class Geometry(typing.NamedTuple):
   pads: Pads  # A negative pad crops.
 
 
-def geometry(x, kernel, strides, padding: Padding) -> Geometry:
+def geometry(
+  x: jax.Array, kernel: Sequence[int], strides: Sequence[int], padding: Padding
+) -> Geometry:
   """Of windows over x (b, h, w, c), with what lax means by a padding."""
-  size, kernel, strides = x.shape[1:3], tuple(kernel), tuple(strides)
+  size, kernel, strides = pair(x.shape[1:3]), pair(kernel), pair(strides)
   if isinstance(padding, str):
     padding = lax.padtype_to_pads(size, kernel, strides, padding)
   return Geometry(size, kernel, strides, static(padding))
@@ -36,19 +38,19 @@ def pair(numbers: Iterable[int]) -> Pair:
   return first, second
 
 
-def static(padding) -> Pads:
+def static(padding: Iterable[Pair]) -> Pads:
   height, width = ((int(before), int(after)) for before, after in padding)
   return height, width
 
 
-def ours(*arrays) -> bool:
+def ours(*arrays: jax.Array | jax.ShapeDtypeStruct) -> bool:
   """Whether forms made for CPU serve operands and result like these."""
   shaped = all(a.ndim == 4 and 0 not in a.shape for a in arrays)
   real = jnp.issubdtype(arrays[0].dtype, jnp.floating)
   return jax.default_backend() == "cpu" and shaped and real
 
 
-def pad(x, pads: Sequence[Pair], value: float = 0) -> jax.Array:
+def pad(x: jax.Array, pads: Sequence[Pair], value: float = 0) -> jax.Array:
   """x (b, h, w, c) with `value` around it, or cropped where `pads` < 0.
 
   Cropped by a slice, for XLA may merge a crop by `lax.pad` into the padding of
@@ -61,7 +63,7 @@ def pad(x, pads: Sequence[Pair], value: float = 0) -> jax.Array:
   return x[:, -top : h + bottom, -left : w + right]
 
 
-def views(geo: Geometry, x) -> list[jax.Array]:
+def views(geo: Geometry, x: jax.Array) -> list[jax.Array]:
   """For each element of the window, what of the padded x it meets."""
   h, w = (n - k + 1 for n, k in zip(x.shape[1:3], geo.kernel, strict=True))
   return [
@@ -70,7 +72,7 @@ def views(geo: Geometry, x) -> list[jax.Array]:
   ]
 
 
-def spread(geo: Geometry, give: Callable, *arrays) -> jax.Array:
+def spread(geo: Geometry, give: Callable, *arrays: jax.Array) -> jax.Array:
   """x (b, h, w, c): for each pixel the sum of what its windows give it.
 
   This is how `views` and a sum run backwards. The padded x is cut into blocks
@@ -81,12 +83,13 @@ def spread(geo: Geometry, give: Callable, *arrays) -> jax.Array:
   as (b, rows, 1, columns, 1, c). One fused pass writes x once.
   """
   (s0, s1), (n0, n1) = geo.strides, _blocks(geo)
-  arrays = [pad(a, ((n0 - 1, n0 - 1), (n1 - 1, n1 - 1))) for a in arrays]
-  rows, columns = arrays[0].shape[1] - n0 + 1, arrays[0].shape[2] - n1 + 1
+  more = ((n0 - 1, n0 - 1), (n1 - 1, n1 - 1))
+  padded = [pad(a, more) for a in arrays]
+  rows, columns = padded[0].shape[1] - n0 + 1, padded[0].shape[2] - n1 + 1
   x = typing.cast(jax.Array, 0)
   for u, v in np.ndindex(n0, n1):
     i, j = n0 - 1 - u, n1 - 1 - v
-    shifted = [a[:, i : i + rows, None, j : j + columns, None] for a in arrays]
+    shifted = [a[:, i : i + rows, None, j : j + columns, None] for a in padded]
     x += give(u, v, *shifted)
   x = x.reshape(-1, rows * s0, columns * s1, x.shape[-1])
   (height, width), (top, _), (left, _) = geo.size, *geo.pads
@@ -94,7 +97,7 @@ def spread(geo: Geometry, give: Callable, *arrays) -> jax.Array:
   return pad(x, ((-top, bottom), (-left, right)))
 
 
-def in_blocks(geo: Geometry, w, fill=0) -> Any:
+def in_blocks(geo: Geometry, w: jax.Array | np.ndarray, fill: float = 0) -> Any:
   """w (kh, kw, c), filled up, as blocks for `spread`: [u, v] is (s0, 1, s1, c).
 
   An array of NumPy stays one.
@@ -111,7 +114,7 @@ def _blocks(geo: Geometry) -> Pair:
   return pair(-(-k // s) for k, s in zip(geo.kernel, geo.strides, strict=True))
 
 
-def blocks(a, strides: Pair, axis: int) -> jax.Array:
+def blocks(a: jax.Array, strides: Pair, axis: int) -> jax.Array:
   """Space to depth: (.., h, w, c, ..) -> (.., h / s0, w / s1, s0 * s1 * c, ..).
 
   Height is `axis`.
@@ -123,7 +126,7 @@ def blocks(a, strides: Pair, axis: int) -> jax.Array:
   return a.reshape(*first, h // s0, w // s1, s0 * s1 * c, *last)
 
 
-def unblocked(a, strides: Pair, axis: int) -> jax.Array:
+def unblocked(a: jax.Array, strides: Pair, axis: int) -> jax.Array:
   """The inverse of `blocks`, depth to space."""
   (s0, s1), (h, w, c) = strides, a.shape[axis : axis + 3]
   first, last = a.shape[:axis], a.shape[axis + 3 :]
@@ -132,6 +135,6 @@ def unblocked(a, strides: Pair, axis: int) -> jax.Array:
   return a.reshape(*first, h * s0, w * s1, c // (s0 * s1), *last)
 
 
-def wide(x) -> jax.Array:
+def wide(x: jax.Array) -> jax.Array:
   """x in float32 at least, for sums as precise as inside a product."""
   return x.astype(jnp.promote_types(x.dtype, jnp.float32))

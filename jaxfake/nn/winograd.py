@@ -79,7 +79,12 @@ def spared_none() -> Iterator[None]:
 
 
 def pays(
-  dtype, batch: int, size: Sequence[int], kernel: Sequence[int], c: int, o: int
+  dtype: jax.typing.DTypeLike,
+  batch: int,
+  size: Sequence[int],
+  kernel: Sequence[int],
+  c: int,
+  o: int,
 ) -> bool:
   """Whether these forms are faster by what matters, `size` being that of y.
 
@@ -96,7 +101,7 @@ def pays(
   return saved * c * o > max(LEAST, MOVED * moved)
 
 
-def convolve(x, w) -> jax.Array:
+def convolve(x: jax.Array, w: jax.Array) -> jax.Array:
   """y (b, h', w', o) of x (b, h, w, c) and w (kh, kw, c, o)."""
   kernel = w.shape[:2]
   height, width = (n - k + 1 for n, k in zip(x.shape[1:3], kernel, strict=True))
@@ -105,7 +110,7 @@ def convolve(x, w) -> jax.Array:
   return lax.optimization_barrier(_joined(y)[:, :height, :width])
 
 
-def input_gradient(g, w) -> jax.Array:
+def input_gradient(g: jax.Array, w: jax.Array) -> jax.Array:
   """x (b, h, w, c) of g (b, h', w', o) and w (kh, kw, c, o)."""
   kernel = w.shape[:2]
   tiles = _each(
@@ -122,7 +127,7 @@ def input_gradient(g, w) -> jax.Array:
   return lax.optimization_barrier(_joined(x)[:, :height, :width])
 
 
-def kernel_gradient(x, g) -> jax.Array:
+def kernel_gradient(x: jax.Array, g: jax.Array) -> jax.Array:
   """w (kh, kw, c, o) of x (b, h, w, c) and g (b, h', w', o)."""
   kernel = tuple(
     n - m + 1 for n, m in zip(x.shape[1:3], g.shape[1:3], strict=True)

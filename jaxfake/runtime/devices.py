@@ -1,6 +1,6 @@
 """Devices in a row, and what is sharded over them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 from jax.experimental import multihost_utils
@@ -9,7 +9,7 @@ import numpy as np
 
 
 def mesh_and_shardings(
-  devices=None,
+  devices: Sequence | None = None,
 ) -> tuple[jax.sharding.Mesh, jax.NamedSharding, jax.NamedSharding]:
   """All devices, or those given, in a row; a sharding by rows of a batch, one
   for copies.
@@ -29,7 +29,7 @@ def mesh_and_shardings(
   return mesh, by_batch, everywhere
 
 
-def gather_over(by_batch, batch_size: int) -> Callable:
+def gather_over(by_batch: jax.NamedSharding, batch_size: int) -> Callable:
   """Makes `gather(fn, source)`: see task.Task.
 
   The last batch is padded by its first row, and the padding cut off, so that

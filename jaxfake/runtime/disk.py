@@ -177,7 +177,7 @@ def write_bytes(path: pathlib.Path, data: bytes) -> None:
   part.replace(path)
 
 
-def write_json(path: pathlib.Path, value) -> None:
+def write_json(path: pathlib.Path, value: Any) -> None:
   """Writes whole or not at all."""
   text = json.dumps(value, indent=2, sort_keys=True) + "\n"
   write_bytes(path, text.encode())

@@ -68,7 +68,7 @@ class Bar:
       self._bar.start()
     return self
 
-  def __exit__(self, *_):
+  def __exit__(self, *_: object):
     if self._bar:
       self._bar.stop()
 
@@ -116,7 +116,7 @@ class Board:
       self._live.start()
     return self
 
-  def __exit__(self, *_):
+  def __exit__(self, *_: object):
     if self._live:
       self._live.stop()
 

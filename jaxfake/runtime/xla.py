@@ -12,9 +12,12 @@ import os
 import pathlib
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jaxfake import errors
+
+if TYPE_CHECKING:
+  import jax
 
 TUNABLES = ":".join(
   f"glibc.malloc.{name}={value}"
@@ -62,7 +65,7 @@ def compiler_options() -> dict[str, str | bool]:
   )
 
 
-def jit(fn) -> Callable:
+def jit(fn: Callable) -> Callable:
   """`jax.jit` with `compiler_options`."""
   import jax
 
@@ -91,7 +94,7 @@ def steps_per_dispatch() -> int:
   return 1 if jax.default_backend() == "cpu" else 32
 
 
-def cond(predicate, this: Callable, that: Callable) -> Any:
+def cond(predicate: "jax.Array", this: Callable, that: Callable) -> Any:
   """`lax.cond` of two functions of nothing; on CPU both are computed.
 
   There XLA has slow convolutions in a branch as in a loop: the penalised
@@ -119,7 +122,7 @@ def dispatches_at_once() -> int:
   return 1 if jax.default_backend() == "cpu" else 2
 
 
-def wait(result) -> None:
+def wait(result: Any) -> None:
   """Returns when a program has ended and its memory may be used again.
 
   On CPU its result is there some microseconds before a thread frees the rest,

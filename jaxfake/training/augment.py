@@ -13,20 +13,20 @@ import jax.numpy as jnp
 from jaxfake import errors
 
 
-def brightness(key, x) -> jax.Array:
+def brightness(key: jax.Array, x: jax.Array) -> jax.Array:
   """Adds up to half a unit, a quarter of the range, to each image."""
   shape = (len(x), 1, 1, 1)
   return x + jax.random.uniform(key, shape, minval=-0.5, maxval=0.5)
 
 
-def contrast(key, x) -> jax.Array:
+def contrast(key: jax.Array, x: jax.Array) -> jax.Array:
   """Scales each image about its mean by 0.5 to 1.5."""
   mean = x.mean((1, 2, 3), keepdims=True)
   scale = jax.random.uniform(key, (len(x), 1, 1, 1), minval=0.5, maxval=1.5)
   return (x - mean) * scale + mean
 
 
-def translation(key, x) -> jax.Array:
+def translation(key: jax.Array, x: jax.Array) -> jax.Array:
   """Shifts by up to an eighth of each side; the paper fills with zero."""
   b, h, w, _ = x.shape
   dy, dx = h // 8, w // 8
@@ -39,7 +39,7 @@ def translation(key, x) -> jax.Array:
   return columns(rows(padded, top), left)
 
 
-def cutout(key, x) -> jax.Array:
+def cutout(key: jax.Array, x: jax.Array) -> jax.Array:
   """Blanks a square of half the side, anywhere, partly outside too."""
   b, h, w, _ = x.shape
   ky, kx = jax.random.split(key)
@@ -51,7 +51,7 @@ def cutout(key, x) -> jax.Array:
   return jnp.where(hole, 0, x)
 
 
-def affine(key, x) -> jax.Array:
+def affine(key: jax.Array, x: jax.Array) -> jax.Array:
   """Turns by up to 8 degrees, scales by up to 10 %, shifts by up to 5 %.
 
   Bilinear; what lies outside repeats the border.
@@ -85,7 +85,7 @@ def _bilinear(image, rows, columns):
   return upper * (1 - down) + lower * down
 
 
-def exposure(key, x) -> jax.Array:
+def exposure(key: jax.Array, x: jax.Array) -> jax.Array:
   """Another exposure and film: gamma 0.7 to 1.4, then gain and offset."""
   gamma, gain, offset = jax.random.uniform(
     key, (3, len(x), 1, 1, 1), minval=-1, maxval=1
@@ -94,20 +94,20 @@ def exposure(key, x) -> jax.Array:
   return (2 * y - 1) * (1 + 0.2 * gain) + 0.2 * offset
 
 
-def noise(key, x) -> jax.Array:
+def noise(key: jax.Array, x: jax.Array) -> jax.Array:
   """Adds Gaussian noise of up to 2 % of the range to each image."""
   k_level, k_noise = jax.random.split(key)
   level = jax.random.uniform(k_level, (len(x), 1, 1, 1), maxval=0.04)
   return x + level * jax.random.normal(k_noise, x.shape)
 
 
-def flip(key, x) -> jax.Array:
+def flip(key: jax.Array, x: jax.Array) -> jax.Array:
   """Mirrors every second image, by chance, left to right."""
   mirrored = jax.random.bernoulli(key, shape=(len(x), 1, 1, 1))
   return jnp.where(mirrored, x[:, :, ::-1], x)
 
 
-def turned(key, *images) -> list[jax.Array]:
+def turned(key: jax.Array, *images: jax.Array) -> list[jax.Array]:
   """Images (b, s, s, c), mirrored and turned by quarters by chance: every row
   its own way, all that are given alike."""
   ways = (
@@ -116,9 +116,10 @@ def turned(key, *images) -> list[jax.Array]:
     lambda x: x.swapaxes(1, 2),
   )
   chosen = jax.random.bernoulli(key, shape=(3, len(images[0]), 1, 1, 1))
+  now = list(images)
   for way, rows in zip(ways, chosen, strict=True):
-    images = [jnp.where(rows, way(x), x) for x in images]
-  return list(images)
+    now = [jnp.where(rows, way(x), x) for x in now]
+  return now
 
 
 AUGMENTATIONS = {
@@ -141,14 +142,16 @@ def names(augment: str) -> tuple[str, ...]:
   return chosen
 
 
-def augment(names: tuple[str, ...], key, x) -> jax.Array:
+def augment(names: tuple[str, ...], key: jax.Array, x: jax.Array) -> jax.Array:
   """Applies the named augmentations in order."""
   for i, name in enumerate(names):
     x = AUGMENTATIONS[name](jax.random.fold_in(key, i), x)
   return x
 
 
-def augment_some(names: tuple[str, ...], p, key, x) -> jax.Array:
+def augment_some(
+  names: tuple[str, ...], p: jax.Array, key: jax.Array, x: jax.Array
+) -> jax.Array:
   """Applies each of the named augmentations with probability p to each image:
   Karras et al., 2020, arXiv:2006.06676, section 2.2."""
   for i, name in enumerate(names):

@@ -16,7 +16,7 @@ from jax.experimental import multihost_utils
 import numpy as np
 import orbax.checkpoint as ocp
 
-from jaxfake import errors
+from jaxfake import contracts, errors
 from jaxfake.runtime import disk, progress
 
 # What says that a checkpoint could not be read now, not that it is damaged.
@@ -76,7 +76,7 @@ class Checkpoints:
   def latest(self) -> int | None:
     return max(self.steps(), default=None)
 
-  def restore(self, step: int, like) -> Any:
+  def restore(self, step: int, like: contracts.Tree) -> Any:
     """The state saved at a step, placed and typed as `like` (arrays or
     ShapeDtypeStructs with shardings). Raises DataError where it is damaged."""
     try:
@@ -87,7 +87,9 @@ class Checkpoints:
         f" Expected another of {self.steps()}, or a copy of it put back"
       ) from error
 
-  def restore_last(self, like, remedy: str, note: str = "") -> tuple[int, Any]:
+  def restore_last(
+    self, like: contracts.Tree, remedy: str, note: str = ""
+  ) -> tuple[int, Any]:
     """(step, state) of the last whole checkpoint, which `steps` then ends with;
     damaged ones are put aside, and `note` said with it.
 
@@ -143,7 +145,7 @@ class Checkpoints:
       self._writing(lambda: (self._path / str(step)).rename(new))
     _of_any(None)  # Until it is done.
 
-  def save(self, step: int, state) -> None:
+  def save(self, step: int, state: contracts.Tree) -> None:
     """Starts saving; waits first for the save before. Raises SaveError."""
     if step == self.latest():
       return
@@ -166,7 +168,12 @@ class Checkpoints:
   def __enter__(self):
     return self
 
-  def __exit__(self, kind, error, trace):
+  def __exit__(
+    self,
+    kind: type[BaseException] | None,
+    error: BaseException | None,
+    trace: object,
+  ):
     """Waits for what is being written, also when the run has failed."""
     self._reader.close()
     if not self._manager:
@@ -217,7 +224,7 @@ class Best:
     if name:
       self._checkpoints = Checkpoints(path / "best", 2, read_only)
 
-  def offer(self, step: int, value: float, model) -> None:
+  def offer(self, step: int, value: float, model: contracts.Tree) -> None:
     """Keeps the model where its value is the best so far. Raises SaveError.
 
     A run that was killed comes by here twice, with the same value.
@@ -230,7 +237,7 @@ class Best:
     if jax.process_index() == 0:
       disk.write_json(self._path, self.entry)
 
-  def restore(self, like) -> Any:
+  def restore(self, like: contracts.Tree) -> Any:
     """The best model, placed and typed as `like`; `entry` says its step."""
     step, model = self._checkpoints.restore_last(
       like,
@@ -246,7 +253,7 @@ class Best:
     self._checkpoints.__enter__()
     return self
 
-  def __exit__(self, *error):
+  def __exit__(self, *error: Any):
     return self._checkpoints.__exit__(*error)
 
 
@@ -320,7 +327,7 @@ def _refused(folder: pathlib.Path) -> str:
   return ""
 
 
-def sha256(state) -> str:
+def sha256(state: contracts.Tree) -> str:
   """Hash of all leaves: path, dtype, shape and bytes, in tree order."""
   digest = hashlib.sha256()
   for path, leaf in jax.tree_util.tree_leaves_with_path(state):

@@ -2,6 +2,7 @@
 
 import collections
 from collections.abc import Callable
+import functools
 import math
 import os
 import signal
@@ -13,11 +14,11 @@ from jax.experimental import multihost_utils
 import jax.numpy as jnp
 import numpy as np
 
-from jaxfake import errors
+from jaxfake import contracts, errors
 from jaxfake.data.feed import Feed
 from jaxfake.runtime import devices, processes, progress, xla
 from jaxfake.training import checkpoint, workdir
-from jaxfake.training.task import schedule
+from jaxfake.training.task import Task, schedule, stage
 
 PREEMPTED, INTERRUPTED = errors.PREEMPTED, errors.INTERRUPTED
 
@@ -43,7 +44,7 @@ class Stop:
     # Not print, which may be what was interrupted.
     os.write(2, b"\nstopping: saving after this step (again: at once)\n")
 
-  def __exit__(self, *_):
+  def __exit__(self, *_: object):
     for number, handler in self._before.items():
       signal.signal(number, handler)
 
@@ -55,7 +56,7 @@ class Stop:
     return int(seen.max()) or None
 
 
-def check(config) -> None:
+def check(config: contracts.Config) -> None:
   """Raises ConfigError for what no task could train with."""
   devices = jax.device_count()
   least = {"batch_size": 1}
@@ -91,7 +92,7 @@ def abstract_state(init: Callable) -> Any:
   )
 
 
-def parameters(state) -> dict[str, int]:
+def parameters(state: contracts.Tree) -> dict[str, int]:
   """How many parameters each network of a state has: its `params` fields'."""
   counts = {}
   for path, leaf in jax.tree_util.tree_leaves_with_path(state):
@@ -103,7 +104,7 @@ def parameters(state) -> dict[str, int]:
   return counts
 
 
-def several(task, lookup, most: int) -> Callable:
+def several(task: Task, lookup: Callable, most: int) -> Callable:
   """`steps(state, chunk, n) -> (state, metrics)`, n steps of a task, at most
   `most`; the first n rows of each metric are theirs.
 
@@ -133,7 +134,12 @@ def several(task, lookup, most: int) -> Callable:
   return steps
 
 
-def compile_steps(task, config, feed, everywhere) -> tuple[Any, Any, dict]:
+def compile_steps(
+  task: Task,
+  config: contracts.Config,
+  feed: Feed,
+  everywhere: jax.NamedSharding,
+) -> tuple[Any, Any, dict]:
   """`several` compiled for a feed's chunks, the abstract state, and what
   compiling told."""
   state = abstract_state(task.init)
@@ -175,7 +181,9 @@ def dispatcher(steps: Callable, feed: Feed) -> Callable:
   return run
 
 
-def begin(task, config, everywhere) -> Any:
+def begin(
+  task: Task, config: contracts.Config, everywhere: jax.NamedSharding
+) -> Any:
   """The state before the first step."""
   init = jax.jit(
     task.init,
@@ -195,7 +203,7 @@ class Window:
   def __init__(self):
     self._pending, self._settled = [], []
 
-  def add(self, steps: range, metrics) -> None:
+  def add(self, steps: range, metrics: contracts.Tree) -> None:
     """The metrics of some steps: arrays at least as long."""
     self._pending.append((steps, metrics))
 
@@ -227,7 +235,12 @@ def require_finite(step: int, values: dict[str, float]) -> None:
     )
 
 
-def train(config, task, source, run: workdir.Workdir) -> int:
+def train(
+  config: contracts.Config,
+  task: Task,
+  source: contracts.Examples,
+  run: workdir.Workdir,
+) -> int:
   """Trains to config.total_steps, from the last checkpoint where there is one.
 
   Returns an exit code: 0 finished, 75 saved after SIGTERM, 130 after Ctrl-C.
@@ -256,7 +269,13 @@ def train(config, task, source, run: workdir.Workdir) -> int:
       f" ({jax.devices()[0].device_kind}), mesh {dict(mesh.shape)},"
       f" {feed.about}; compiling{processes.census(config.batch_size)}"
     )
-    steps, like, facts = compile_steps(task, config, feed, everywhere)
+
+    @functools.cache
+    def compiled(step):
+      return compile_steps(task._replace(step=step), config, feed, everywhere)
+
+    step, end = stage(task, first, total)
+    steps, like, facts = compiled(step)
     if first:
       newest = first
       first, state = checkpoints.restore_last(
@@ -264,8 +283,10 @@ def train(config, task, source, run: workdir.Workdir) -> int:
         f"put a copy back, or delete {run.path}/checkpoints to begin at the"
         " first step",
       )
-      if first != newest:  # Of the same shapes, so the steps are the same.
+      if first != newest:  # Of the same shapes, so the programs are the same.
         feed = Feed(source, config, first, mesh)
+        step, end = stage(task, first, total)
+        steps, _, facts = compiled(step)
     else:
       state = begin(task, config, everywhere)
     run.begin(first)
@@ -289,7 +310,12 @@ def train(config, task, source, run: workdir.Workdir) -> int:
       unread = []  # Windows that are full: at most one.
       run_steps = dispatcher(steps, feed)
       while i < total and not stopped:
-        n = min(feed.most, total - i, *(e - i % e for e in every[1:]))
+        if i == end:
+          with bar.aside("compiling the next stage"):
+            step, end = stage(task, i, total)
+            steps, _, facts = compiled(step)
+          run_steps = dispatcher(steps, feed)
+        n = min(feed.most, end - i, *(e - i % e for e in every[1:]))
         state, metrics = run_steps(state, n)
         window.add(range(i + 1, i + n + 1), metrics)
         i += n
@@ -316,6 +342,7 @@ def train(config, task, source, run: workdir.Workdir) -> int:
             values = task.evaluate(state, gather)
             run.evaluation(i, values)
             if task.best:
+              assert task.model is not None  # The best one is kept of.
               best.offer(i, float(values[task.best]), task.model(state))
         # Last, so that what a checkpoint's step reported is never lost.
         if save or stopped:
@@ -330,6 +357,7 @@ def train(config, task, source, run: workdir.Workdir) -> int:
   facts = {"state_sha256": checkpoint.sha256(state), "compiled": facts}
   conclusion = {}
   if task.conclude:
+    assert task.model is not None  # What is concluded of.
     progress.say("scoring with the best model")
     with checkpoint.Best(run.path, task.best) as best:
       model = best.restore(task.model(like))

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+from jaxfake import contracts
+
 
 class Task(NamedTuple):
   """`init(key) -> state`, a pytree of arrays with a scalar `step`.
@@ -22,6 +24,10 @@ class Task(NamedTuple):
   {name: JSON value, picture or list of predictions}: see workdir.finish.
   `start(state) -> state`, not traced, puts pretrained weights into the first
   state.
+
+  A step that changes as a run goes on is several: of each pair (n, step) of
+  `later`, n rising, the step takes the place of the one before after n steps.
+  Each is a program of its own, of the same state and batches.
   """
 
   init: Callable
@@ -32,6 +38,15 @@ class Task(NamedTuple):
   model: Callable | None = None
   best: str = ""
   conclude: Callable | None = None
+  later: tuple[tuple[int, Callable], ...] = ()
+
+
+def stage(task: Task, i: int, total: int) -> tuple[Callable, int]:
+  """The step that a task takes after i of them, and the number of steps after
+  which another takes its place or the run ends."""
+  stages = [(0, task.step), *task.later]
+  step = [step for n, step in stages if n <= i][-1]
+  return step, min([total, *(n for n, _ in stages if n > i)])
 
 
 class Schedule(NamedTuple):
@@ -44,7 +59,7 @@ class Schedule(NamedTuple):
   checkpoint: int
 
 
-def schedule(config, images: int) -> Schedule:
+def schedule(config: contracts.Config, images: int) -> Schedule:
   """A config's `total_steps` and `every`, both in steps; or its `epochs` of so
   many images, and then `every` is in epochs too."""
   if "total_steps" in config:

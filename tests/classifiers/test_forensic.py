@@ -1,10 +1,12 @@
 """Traces, the detector that learns from them, and its protocol: from pictures
 of two drawn hospitals and one drawn generator to verdicts."""
 
+import functools
 import json
 import pathlib
 import re
 
+import jax
 import ml_collections
 import numpy as np
 from PIL import Image
@@ -14,11 +16,22 @@ import safetensors.numpy
 from scipy import ndimage
 
 from jaxfake import configuration, errors, main
-from jaxfake.classifiers import discriminant, forensic, peers
+from jaxfake.classifiers import discriminant, forensic, peers, spectral
 from jaxfake.evaluation import metrics
-from jaxfake.runtime import disk
+from jaxfake.runtime import disk, xla
 
 HOSPITALS = {"north": 1.0, "south": 0.6}  # Sharpness.
+
+
+@pytest.fixture(scope="module", autouse=True)
+def optimised():
+  """The numbers of thousands of pictures: without XLA's passes, which
+  conftest.py leaves out, they are ten times as slow."""
+  options = xla.compiler_options() | {"xla_backend_optimization_level": 3}
+  jitted = functools.cache(lambda fn: jax.jit(fn, compiler_options=options))
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(spectral, "_jitted", jitted)
+    yield
 
 
 def radiograph(rng, sharpness: float, size: int = 128) -> np.ndarray:
@@ -427,8 +440,6 @@ def test_a_linear_map_of_moments_is_that_of_examples():
 
 
 def test_the_radial_spectrum_is_a_mean_over_frequencies_of_one_length():
-  from jaxfake.classifiers import spectral
-
   block = np.random.default_rng(0).integers(0, 256, (32, 32), np.uint8)
   numbers = spectral.of_picture(block)
   window = np.outer(*2 * (np.hanning(34)[1:-1],))

@@ -14,6 +14,7 @@ from jaxfake import configuration, detect, errors, main
 from jaxfake.classifiers import localizer, picture_maps
 from jaxfake.data import pipeline
 from jaxfake.data.sources import Rows
+from jaxfake.data.tampered.windows import ALTERED, UNALTERED
 from jaxfake.evaluation import localization
 from jaxfake.models import localizer as models
 from jaxfake.runtime import disk
@@ -28,17 +29,16 @@ def config(**changes):
 
 
 def smoothed(n=16, side=32, seed=0):
-  """Noise of which half of the rows have a smooth square, and its mask."""
+  """Pairs of noise, the second of each with a smooth square, and masks."""
   rng = np.random.default_rng(seed)
-  image = rng.normal(120, 12, (n, side, side))
-  mask = np.zeros(image.shape, bool)
+  image = rng.normal(120, 12, (n // 2, side, side)).repeat(2, 0)
+  mask = np.zeros(image.shape, np.uint8)
   for k in range(0, n, 2):
     y, x = rng.integers(2, side - 14, 2)
-    mask[k, y : y + 12, x : x + 12] = True
+    mask[k : k + 2, y : y + 12, x : x + 12] = [[[UNALTERED]], [[ALTERED]]]
   blurred = ndimage.gaussian_filter(image, (0, 2, 2))
-  image = np.where(mask, blurred, image).clip(0, 255).astype(np.uint8)
-  mask = np.where(mask, 255, 0).astype(np.uint8)
-  return Rows(image=image[..., None], mask=mask[..., None])
+  image = np.where(mask == ALTERED, blurred, image).clip(0, 255)
+  return Rows(image=image.astype(np.uint8)[..., None], mask=mask[..., None])
 
 
 def batch(source):
@@ -50,18 +50,42 @@ def gather(fn, source):
   return jax.tree.map(np.asarray, fn(batch(source)))
 
 
-def test_altered_pixels_weigh_as_much_as_the_others():
+def test_altered_pixels_weigh_as_much_as_all_others():
   rng = np.random.default_rng(0)
   logits = rng.normal(size=(3, 8, 8))
-  mask = rng.random((3, 8, 8)) < 0.1
+  mask = rng.choice([ALTERED, UNALTERED, 0], (3, 8, 8), p=(0.1, 0.2, 0.7))
   p = 1 / (1 + np.exp(-logits))
-  want = -(np.log(p[mask]).mean() + np.log(1 - p[~mask]).mean()) / 2
-  seen = np.where(mask, 255, 0).astype(np.uint8)[..., None]
+  mean = lambda which, p: -np.log(p[which]).mean()
+  want = (
+    mean(mask == ALTERED, p) / 2
+    + mean(mask == UNALTERED, 1 - p) / 4
+    + mean(mask == 0, 1 - p) / 4
+  )
+  seen = mask.astype(np.uint8)[..., None]
   parts = localizer.losses(jnp.asarray(logits), jnp.asarray(seen))
   assert float(localizer.balanced(parts)) == pytest.approx(want, rel=1e-5)
   none = localizer.losses(jnp.asarray(logits), jnp.zeros_like(seen))
-  want = -np.log(1 - p).mean() / 2
+  want = -np.log(1 - p).mean() / 4
   assert float(localizer.balanced(none)) == pytest.approx(want, rel=1e-5)
+
+
+def test_places_are_told_from_the_same_unaltered():
+  """Marking where others are altered is worth nothing."""
+  c = config()
+  source = smoothed()
+  splits = pipeline.Splits((), source, source, source)
+  learning = localizer.Learning(c, splits, steps=1)
+  learning._val = source
+
+  def evaluated(logits):
+    learning._logits = lambda state, batch: logits
+    return learning.evaluate(None, gather)
+
+  mask = batch(source)["mask"][..., 0]
+  where = jnp.where(mask > 0, 5.0, -5.0)
+  blind, sees = evaluated(where), evaluated(jnp.where(mask == ALTERED, 5.0, -5))
+  assert blind["pixel_auc"] == 1 and blind["place_auc"] == 0.5
+  assert sees["place_auc"] == 1 and sees["loss"] < 0.01 < 1 < blind["loss"]
 
 
 @pytest.fixture(scope="module")
@@ -114,14 +138,17 @@ def test_pictures_are_taken_from_all_of_a_source_altered_and_not():
 
 def test_learns_what_is_obvious():
   c = config(opt__lr=0.03, opt__warmup=0.0)
-  splits = pipeline.Splits((), smoothed(), smoothed(seed=1), smoothed(seed=2))
+  train, val = smoothed(), smoothed(seed=1)
+  splits = pipeline.Splits((), train, val, val)
   learning = localizer.Learning(c, splits, steps=50)
   learning._val = splits.val
   state = jax.jit(learning.init)(jax.random.key(0))
   before = learning.evaluate(state, gather)
   step = jax.jit(learning.step)
+  paired = lambda x: x.reshape(-1, 2, *x.shape[1:])
+  pairs = jax.tree.map(paired, batch(train))
   for _ in range(50):
-    state, _ = step(state, batch(splits.train))
+    state, _ = step(state, pairs)
   after = learning.evaluate(state, gather)
   assert after["pixel_auc"] > 0.9 > before["pixel_auc"]
   assert after["loss"] < before["loss"] / 1.5
@@ -237,6 +264,8 @@ def test_thresholds_are_validations():
     (dict(opt__warmup=1.0), "opt.warmup is 1.0: expected 0 to below 1"),
     (dict(dtype="float16"), "dtype is 'float16'"),
     (dict(data__tampered__jpeg=101), "data.tampered.jpeg is 101"),
+    (dict(data__tampered__draws=0), "data.tampered.draws is 0: expected"),
+    (dict(data__tampered__leaky=True), "data.tampered.leaky is True"),
   ],
 )
 def test_mistakes_are_refused_by_name(changes, message):

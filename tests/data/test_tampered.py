@@ -10,7 +10,7 @@ from jaxfake import configuration, data, errors
 from jaxfake.data import pipeline, tampered
 from jaxfake.data.phantom import anatomy
 from jaxfake.data.tampered import places
-from jaxfake.data.tampered.windows import Windows
+from jaxfake.data.tampered.windows import ALTERED, UNALTERED, Pairs
 
 CONFIG = CONFIGS / "classifier.py:tiny"
 
@@ -100,42 +100,87 @@ def test_leaky_splits_part_pairs_and_patients_and_say_so():
   np.testing.assert_array_equal(item["image"], same["image"])
 
 
-def test_windows_are_pieces_at_their_own_resolution():
-  source = data.prepare(config()).source("train")
-  plain = Windows(source, 32, compressed=0.0, seed=0)
-  for i in range(12):
-    item, whole = plain[i], source[i]
-    assert item["image"].shape == item["mask"].shape == (32, 32, 1)
-    views = np.lib.stride_tricks.sliding_window_view(
-      whole["image"][..., 0], (32, 32)
+def whole_of(source, k):
+  """Of a set of three classes, what pair k is of."""
+  plain, which = 3 * (k // 2), 1 + k % 2
+  return source[plain], source[plain + which]
+
+
+def test_pairs_show_one_square_as_it_is_and_altered():
+  source = data.prepare(config(**{"tampered.draws": 2})).source("train")
+  pairs = Pairs(source, 32, compressed=0.0, seed=0)
+  assert len(pairs) == 2 * len(source) / 3
+  squares = lambda x: np.lib.stride_tricks.sliding_window_view(
+    x["image"][..., 0], (32, 32)
+  )
+  for k in range(12):
+    pair, wholes = pairs[k], whole_of(source, k)
+    assert pair["image"].shape == pair["mask"].shape == (2, 32, 32, 1)
+    ((y, x),) = np.argwhere(
+      (squares(wholes[1]) == pair["image"][1, ..., 0]).all((2, 3))
     )
-    ((y, x),) = np.argwhere((views == item["image"][..., 0]).all((2, 3)))
-    piece = whole["mask"][y : y + 32, x : x + 32]
-    np.testing.assert_array_equal(item["mask"], piece)
-    assert item["mask"].any() == bool(whole["label"])
-    np.testing.assert_array_equal(plain[i]["image"], item["image"])
-  other = Windows(source, 32, compressed=0.0, seed=1)
-  assert any((other[i]["image"] != plain[i]["image"]).any() for i in range(6))
-  pressed = Windows(source, 32, compressed=1.0, seed=0)
-  assert all((pressed[i]["image"] != plain[i]["image"]).any() for i in range(6))
-  np.testing.assert_array_equal(pressed[1]["mask"], plain[1]["mask"])
+    np.testing.assert_array_equal(
+      squares(wholes[0])[y, x], pair["image"][0, ..., 0]
+    )
+    altered = wholes[1]["mask"][y : y + 32, x : x + 32] > 0
+    assert altered.any()
+    for mask, value in zip(pair["mask"], (UNALTERED, ALTERED), strict=True):
+      np.testing.assert_array_equal(mask, np.where(altered, value, 0))
+    np.testing.assert_array_equal(pairs[k]["image"], pair["image"])
+  other = Pairs(source, 32, compressed=0.0, seed=1)
+  assert any((other[k]["image"] != pairs[k]["image"]).any() for k in range(6))
+
+
+def test_pairs_are_compressed_alike():
+  source = data.prepare(config()).source("train")
+  plain, pressed = (Pairs(source, 32, share, seed=0) for share in (0.0, 1.0))
+  for k in range(6):
+    before, after = plain[k], pressed[k]
+    assert all((before["image"] != after["image"]).any((1, 2, 3)))
+    np.testing.assert_array_equal(before["mask"], after["mask"])
+    # Blocks in which nothing was altered stay alike.
+    blocks = lambda x: x.reshape(4, 8, 4, 8).any((1, 3))
+    altered = blocks(after["mask"][1, ..., 0] > 0)
+    differ = blocks(np.subtract(*after["image"][..., 0].astype(int)) != 0)
+    assert not (differ & ~altered).any()
 
 
 def test_where_in_a_window_it_was_altered_tells_nothing():
   source = data.prepare(config(**{"tampered.most_mm": 30.0})).source("train")
-  windows = (Windows(source, 24, compressed=0.0, seed=s) for s in range(3))
-  masks = [w[i]["mask"][..., 0] > 0 for w in windows for i in range(1, 120)]
+  pairs = (Pairs(source, 24, compressed=0.0, seed=s) for s in range(3))
+  masks = [x[k]["mask"][1, ..., 0] > 0 for x in pairs for k in range(80)]
   middle = slice(6, 18)
   share = np.mean([mask[middle, middle] for mask in masks])
   assert share < 2 * np.mean(masks)
 
 
+def test_train_originals_are_altered_again_and_again():
+  binary = {"tampered.binary": True}
+  once = data.prepare(config(**binary))
+  thrice = data.prepare(config(**binary | {"tampered.draws": 3}))
+  for split, times in (("train", 3), ("val", 1), ("test", 1)):
+    one, more = once.source(split), thrice.source(split)
+    assert len(more) == times * len(one)
+    assert len(set(more.column("id"))) == len(more)
+    assert set(more.column("patient")) == set(one.column("patient"))
+  one, more = once.source("train"), thrice.source("train")
+  # The first draw is that of a set of one draw.
+  for i in (0, 1, 2, 3):
+    at = 6 * (i // 2) + i % 2
+    assert more[at]["id"] == one[i]["id"]
+    np.testing.assert_array_equal(more[at]["image"], one[i]["image"])
+  altered = [more[i] for i in (1, 3, 5)]
+  assert len({x["mask"].tobytes() for x in altered}) == 3
+  assert once.facts["fingerprint"] != thrice.facts["fingerprint"]
+
+
 def test_what_is_too_small_for_a_window_is_mirrored():
   source = data.prepare(config()).source("train")
-  item, whole = Windows(source, 80, compressed=0.0, seed=0)[1], source[1]
+  pair, whole = Pairs(source, 80, compressed=0.0, seed=0)[0], source[1]
   for name in ("image", "mask"):
-    np.testing.assert_array_equal(item[name][:64, :64], whole[name])
-    np.testing.assert_array_equal(item[name][64:], item[name][48:64][::-1])
+    square = pair[name][1]
+    np.testing.assert_array_equal(square[:64, :64], whole[name])
+    np.testing.assert_array_equal(square[64:], square[48:64][::-1])
 
 
 def test_lesions_of_the_originals_are_taken_out():

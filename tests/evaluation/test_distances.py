@@ -45,6 +45,32 @@ def test_kernel_distance_by_its_definition():
   assert distances.kernel_distance(a, b) == pytest.approx(want)
 
 
+# Of torch-fidelity 0.4.0: fid_statistics_to_metric, and kid_features_to_metric
+# whose subsets are the whole sets. Fewer images than features, and more.
+@pytest.mark.parametrize(
+  ("shape", "fid", "kid"),
+  [
+    ((12, 20), 3.881321469958019, 1.2620165234260998),
+    ((30, 4), 0.5524232198842992, 1.5738244035883022),
+  ],
+)
+def test_distances_are_the_literatures(shape, fid, kid):
+  i = np.arange(np.prod(shape))
+  a = np.abs(np.cos(i**1.5)).reshape(shape)
+  b = np.abs(np.sin(i**1.3)).reshape(shape) + 0.3
+  assert distances.frechet_distance(a, b) == pytest.approx(fid, rel=1e-7)
+  assert distances.kernel_distance(a, b) == pytest.approx(kid, rel=1e-9)
+
+
+def test_subsets_have_the_kernel_distance_of_all_on_average():
+  rng = np.random.default_rng(0)
+  a, b = rng.normal(size=(40, 3)), rng.normal(size=(40, 3)) + 0.5
+  drawn = lambda x: x[rng.choice(len(x), 20, replace=False)]
+  each = [distances.kernel_distance(drawn(a), drawn(b)) for _ in range(1000)]
+  error = np.std(each) / np.sqrt(len(each))
+  assert abs(np.mean(each) - distances.kernel_distance(a, b)) < 4 * error
+
+
 def test_kernel_distance_of_equal_laws_is_zero_on_average():
   rng = np.random.default_rng(0)
   draws = [

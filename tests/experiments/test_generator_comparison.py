@@ -1,6 +1,7 @@
 """Generators side by side: figures, the table, what is done once."""
 
 import csv
+import hashlib
 import json
 import types
 
@@ -9,9 +10,10 @@ from places import CONFIGS, ROOT, TESTS
 import pytest
 
 from jaxfake import configuration, errors, main
-from jaxfake.evaluation import distances
+from jaxfake.evaluation import distances, manifold
 from jaxfake.experiments import generator_comparison
 from jaxfake.experiments.generator_comparison import figures, measured, plan
+from jaxfake.models.weights import fid_weights
 
 CONFIG = CONFIGS / "generators.py"
 
@@ -59,6 +61,22 @@ def test_figures_are_those_of_the_sets_and_lie_in_their_intervals():
   assert wide(twice["frechet_any"]) == pytest.approx(wide(frechet), rel=0.4)
 
 
+def test_in_the_space_of_inception_distances_are_fid_and_kid():
+  rng = np.random.default_rng(0)
+  a, b = rng.gamma(1, size=(20, 3)), rng.gamma(1, 3, size=(20, 3))
+  real, fake = (
+    seen(x, np.arange(20))._replace(features={plan.INCEPTION: x})
+    for x in (a, b)
+  )
+  found = figures.of_sets(real, fake, 2, 0)
+  assert not found.keys() & {"frechet_inception", "kernel_inception"}
+  # Of the features as they are, not standardised.
+  assert found["fid"]["value"] == distances.frechet_distance(a, b)
+  assert found["kid"]["value"] == distances.kernel_distance(a, b)
+  precision = manifold.outcomes(a, b)["precision"].mean()
+  assert found["precision_inception"]["value"] == precision
+
+
 def test_where_all_draws_agree_the_interval_is_exact():
   none = figures.share(np.zeros(20), [np.arange(20)], np.arange(20) // 2)
   assert (none["value"], none["low"]) == (0, 0)
@@ -101,6 +119,32 @@ def test_the_table_is_what_was_measured(compared):
   assert "| copier | " in (path / "table.md").read_text()
 
 
+def test_only_published_weights_make_a_fid(compared, monkeypatch, tmp_path):
+  held = json.loads((compared / "run/result.json").read_text())["rows"][0]
+  assert not {"fid", "kid"} & held["figures"].keys()
+  assert "| FID |" not in (compared / "run/table.md").read_text()
+  file = tmp_path / "weights.pth"
+  file.write_bytes(b"other weights")
+  with_inception = [
+    f"--config={TESTS}/toys/generators_config.py",
+    f"--workdir={tmp_path}/run",
+    f"--config.runs=copier={compared}/copier",
+    "--config.spaces=random_filters,inception",
+    f"--config.inception_weights={file}",
+  ]
+  assert main.main(["", *with_inception]) == errors.MISTAKE
+  corners = lambda x: x[:, ::8, ::8, 0].reshape(len(x), -1) / np.float32(16)
+  monkeypatch.setattr(figures.inception, "extractor", lambda path: corners)
+  sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+  monkeypatch.setattr(fid_weights, "SHA256", sha256)
+  assert main.main(["", *with_inception]) == 0
+  rows = list(csv.DictReader((tmp_path / "run/table.csv").open()))
+  assert float(rows[1]["fid_value"]) < float(rows[0]["fid_value"])  # Copies.
+  page = (tmp_path / "run/table.md").read_text()
+  assert "| generator | FID | KID | precision |" in page
+  assert "FID falls as images are added" in page
+
+
 def test_agreement_is_with_what_was_meant():
   told = np.array([0, 0, 1, 1, 1])
   said = np.array([0, 1, 1, 1, 0])
@@ -131,7 +175,8 @@ def test_a_run_of_other_images_is_refused(compared, capsys):
   ("flag", "message"),
   [
     ("--config.only=dcgam", "only is 'dcgam': expected one of dcgan"),
-    ("--config.spaces=inception", "spaces is 'inception'"),
+    ("--config.spaces=fid", "spaces is 'fid'"),
+    ("--config.spaces=inception", "inception_weights is '': expected the file"),
     ("--config.images=5", "images is 5: expected at least 6"),
     ("--config.resamples=1", "resamples is 1"),
     ("--config.runs=FOLDER", "expected NAME=FOLDER"),

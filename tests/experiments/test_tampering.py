@@ -10,9 +10,10 @@ from scipy import ndimage
 from jaxfake import errors, main
 from jaxfake.classifiers import inconsistency
 from jaxfake.configuration import parse
+from jaxfake.data import reading
 from jaxfake.evaluation import localization
 from jaxfake.experiments import tampering
-from jaxfake.experiments.tampering import maps
+from jaxfake.experiments.tampering import centres, maps
 from jaxfake.runtime import disk
 
 CONFIG = CONFIGS / "tampering.py:tiny"
@@ -123,3 +124,49 @@ def test_the_only_method_of_a_kind_cannot_be_left_out():
   message = "left_out is 'inject nodule': expected another method to inject"
   with pytest.raises(errors.ConfigError, match=message):
     tampering.check(config)
+
+
+def table_of(folder, rows, header="file,type,patient,x,y"):
+  folder.mkdir(exist_ok=True)
+  lines = [header, *(",".join(map(str, row)) for row in rows)]
+  (folder / "labels.csv").write_text("\n".join(lines) + "\n")
+  return parse(["", f"--config={CONFIG}", f"--config.centres={folder}"])[0]
+
+
+def test_peaks_near_the_known_middle_are_counted(tmp_path):
+  rows = [
+    ("a.png", "FM", 1, 30, 60),
+    ("b.png", "FB", 2, 90, 20),
+    ("b.png", "FM", 2, 40, 100),
+    ("c.png", "FM", 3, 64, 64),
+  ]
+  config = table_of(tmp_path, rows)
+  for name, (x, y) in {"a": (30, 60), "b": (45, 95), "c": (100, 100)}.items():
+    gray = np.zeros((128, 128), np.uint8)
+    gray[y, x] = 200
+    (tmp_path / f"{name}.png").write_bytes(reading.png(gray))
+  centres.check(config)
+  seen = maps.Map("itself", "", lambda x: x.astype(np.float32), None, None)
+  table = {x["type"]: x for x in centres.measured(config, [seen])}
+  assert {k: x["hit"]["value"] for k, x in table.items()} == {
+    "all": pytest.approx(2 / 3),
+    "FB+FM": 1,
+    "FM": 0.5,
+  }
+  assert table["all"]["patients"] == 3
+  disc = np.pi * 20**2 / 128**2
+  assert table["FM"]["chance"] == pytest.approx(disc, rel=0.03)
+
+
+@pytest.mark.parametrize(
+  ("rows", "header", "message"),
+  [
+    ([("a.png", "FM", 1, 5, 5)], "file,type,patient,x,y", "1 are missing"),
+    ([], "file,type,patient,x,y", "names 0 pictures"),
+    ([("a.png", 5, 5)], "file,x,y", "is no table of file, type, patient"),
+    ([("a.png", "FM", 1, "left", 5)], "file,type,patient,x,y", "is no table"),
+  ],
+)
+def test_a_folder_without_its_table_is_refused(tmp_path, rows, header, message):
+  with pytest.raises(errors.ConfigError, match=message):
+    tampering.check(table_of(tmp_path / "others", rows, header))

@@ -19,10 +19,10 @@ from jaxfake.training import loop
 
 FAMILIES = (
   *("cyclegan", "edm", "inpainter", "latent_diffusion"),
-  *("stylegan2", "vae", "wgan_gp"),
+  *("pggan", "stylegan2", "vae", "wgan_gp"),
 )
 # The class, where they are asked to be.
-TOLD = {"edm", "latent_diffusion", "stylegan2", "vae", "wgan_gp"}
+TOLD = {*FAMILIES} - {"cyclegan"}
 # Runs main, but dies at step 3; or measures nothing, and samples of another.
 KILLED = """
 import os, signal, sys
@@ -231,6 +231,22 @@ BAD = {
     ("opt.lr=0", "opt.lr is 0"),
     ("ema=1", "ema is 1"),
     ("dtype=float8", "dtype is 'float8'"),
+  ],
+  "pggan": [
+    ("data.size=48", "data.size is 48"),
+    ("model.width=0", "model.width is 0"),
+    ("model.latents=0", "model.latents is 0"),
+    ("model.group=3", r"batch_size is 8: expected .* model.group \(3\)"),
+    ("critic_steps=0", "critic_steps is 0"),
+    ("critic_steps=3", r"batch_size is 8: expected .* critic_steps \(3\)"),
+    ("grow.first=64", "grow.first is 64: expected one of 4, 8, 16, 32"),
+    ("grow.fade=-1", "grow.fade is -1"),
+    ("grow.hold=0", "grow.hold is 0"),
+    ("grow.hold=6", "total_steps is 6: expected above 6, where 32 px begin"),
+    ("penalty=0", "penalty is 0"),
+    ("drift=nan", "drift is nan"),
+    ("ema=1", "ema is 1"),
+    ("augment=blur", "augment is 'blur'"),
   ],
   "stylegan2": [
     ("data.size=48", "data.size is 48"),

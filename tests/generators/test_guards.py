@@ -6,6 +6,7 @@ import json
 import numpy as np
 from places import ROOT
 import pytest
+import scipy.stats
 from toys import memoriser
 
 from jaxfake import main, sample
@@ -137,3 +138,12 @@ def test_too_few_images_tell_nothing():
   assert guards.too_few(guards.FEWEST) is None
   told = guards.too_few(guards.FEWEST - 1)
   assert told["verdict"] == guards.UNKNOWN and "too few images" in told["why"]
+
+
+@pytest.mark.parametrize(("n", "k", "held"), [(1, 1, 50), (512, 5, 500)])
+def test_the_chance_of_so_many_is_beta_binomial(n, k, held):
+  b = held - k + 1
+  of_scipy = scipy.stats.betabinom(n, k, b)
+  for count in {0, 1, n // 50, n // 3, n}:
+    chance = guards.at_least(count, n, k, b)
+    assert chance == pytest.approx(of_scipy.sf(count - 1), abs=1e-9)

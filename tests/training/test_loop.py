@@ -11,15 +11,16 @@ import types
 import jax
 import jax.numpy as jnp
 import numpy as np
-from places import ROOT
+from places import ROOT, TESTS
 import pytest
+from toys import average
 
 from jaxfake import main
 from jaxfake.data import sources
 from jaxfake.generators import gan, losses
 from jaxfake.nn import winograd
 from jaxfake.runtime import devices
-from jaxfake.training import loop
+from jaxfake.training import loop, task
 
 TINY = f"--config={ROOT}/configs/dcgan.py:tiny"
 # Runs main, but at step STEP does something first.
@@ -141,6 +142,29 @@ def test_several_steps_a_dispatch_go_on_bit_equal(
   for name, value in straight["metrics"].items():
     if name.startswith("train/"):
       assert whole["metrics"][name] == pytest.approx(value, rel=0.5), name
+
+
+@pytest.mark.parametrize("most", [1, 4])
+@pytest.mark.parametrize("stop", [0, 2, 3])
+def test_a_later_step_takes_its_place(most, stop, tmp_path, monkeypatch):
+  """After 3 of 4 steps one that doubles what was counted; also in a run that
+  stopped before, and where the device is given several steps at once."""
+
+  def doubling(state, batch):
+    state, seen = average.step(state, batch)
+    return state.replace(count=2 * state.count), seen
+
+  def changing(*arguments, **more):
+    return task.Task(*arguments, **more)._replace(later=((3, doubling),))
+
+  monkeypatch.setattr(average, "Task", changing)
+  monkeypatch.setattr(loop.xla, "steps_per_dispatch", lambda: most)
+  config = f"--config={TESTS}/toys/average_config.py"
+  flags = ["--config.every.log=4", f"--workdir={tmp_path}"]
+  for total in filter(None, (stop, 4)):
+    argv = ["", config, *flags, f"--config.total_steps={total}"]
+    assert main.main(argv) == 0
+  assert result(tmp_path)["metrics"]["eval/images"] == (3 * 8 + 8) * 2
 
 
 def test_a_nan_stops_the_run_and_names_the_term(tmp_path, capsys):

@@ -3,8 +3,8 @@
 import hashlib
 import pathlib
 
+from jaxfake import contracts, errors
 from jaxfake import data as datasets
-from jaxfake import errors
 from jaxfake.data import folders, records
 
 ABOUT = "procedural chest radiographs; needs no files"
@@ -17,12 +17,12 @@ SPLITS = "train test val train train train test train train train"
 MASKED = {"mask": "image", "nodule_count": "integer"}  # The mask is 0 or 255.
 
 
-def entries(data) -> tuple[list, tuple[str, ...]]:
+def entries(data: contracts.Config) -> tuple[list, tuple[str, ...]]:
   """No files, and its classes."""
   return [], ("NORMAL", "PNEUMONIA")
 
 
-def prepare(data) -> datasets.Dataset:
+def prepare(data: contracts.Config) -> datasets.Dataset:
   """`data.phantom` has images, seed and nodules."""
   from jaxfake.data import builders, work
 

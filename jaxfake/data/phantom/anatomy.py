@@ -89,7 +89,7 @@ class Patient:
     return self.label == NORMAL
 
   @classmethod
-  def draw(cls, rng) -> "Patient":
+  def draw(cls, rng: np.random.Generator) -> "Patient":
     adult = rng.beta(0.9, 1.1)  # 0 a small child, 1 an adult.
     w = (8 + 4.5 * adult) * rng.normal(1, 0.05)
     h = w * (1.15 + 0.35 * adult) * rng.normal(1, 0.05)
@@ -138,7 +138,7 @@ class View:
   severity: float = 1.0  # Of the patient's disease.
 
   @classmethod
-  def draw(cls, rng) -> "View":
+  def draw(cls, rng: np.random.Generator) -> "View":
     low, high = (0.1, 0.6) if rng.random() < 0.5 else (1.4, 2.6)
     arms = rng.uniform(low, high)
     return cls(
@@ -155,7 +155,9 @@ class View:
     )
 
 
-def place_nodules(p, rng) -> list[tuple[float, ...]]:
+def place_nodules(
+  p: Patient, rng: np.random.Generator
+) -> list[tuple[float, ...]]:
   """One to three balls (x, v, depth, radius in cm) within healthy lung.
 
   5 to 30 mm across; their shadows are apart in a patient seen straight on.

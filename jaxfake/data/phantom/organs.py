@@ -5,8 +5,11 @@ scale the shapes; an anatomy.View; and the xray_physics.Grid whose points x, v
 (cm) it is sampled at. What a patient's seeds decide is drawn here.
 """
 
+from collections.abc import Sequence
 import functools
 import math
+import types
+from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.fft
@@ -14,10 +17,13 @@ import scipy.ndimage
 
 from jaxfake.data.phantom import xray_physics
 
+if TYPE_CHECKING:
+  from jaxfake.data.phantom import anatomy
+
 _VERTEBRAE = 9.2  # From the apices to the right dome.
 
 
-def generator(*path) -> np.random.Generator:
+def generator(*path: int) -> np.random.Generator:
   """Random numbers that are a function of the integers `path`."""
   return np.random.Generator(np.random.Philox(np.random.SeedSequence(path)))
 
@@ -30,7 +36,9 @@ def _amplitude(m, slope):
   return np.float32(f**-slope)
 
 
-def texture(seed, g, period, slope) -> np.ndarray:
+def texture(
+  seed: int, g: xray_physics.Grid, period: float, slope: float
+) -> np.ndarray:
   """Noise fixed to the patient, variance 1, repeating every `period` cm."""
   m = 128
   white = generator(seed).standard_normal((m, m), np.float32)
@@ -41,7 +49,12 @@ def texture(seed, g, period, slope) -> np.ndarray:
   return scipy.ndimage.map_coordinates(field, at, order=1, mode="grid-wrap")
 
 
-def thickness(p, view, g, balls=()) -> dict[str, np.ndarray]:
+def thickness(
+  p: "anatomy.Patient",
+  view: "anatomy.View",
+  g: xray_physics.Grid,
+  balls: Sequence[tuple[float, ...]] = (),
+) -> dict[str, np.ndarray]:
   """Each tissue's depth along the beam, {name: cm (n, n)}."""
   whole = _body(p, view, g)
   # A skin of fat is crossed twice, aslant by 2.5 d over the local depth.
@@ -67,7 +80,9 @@ def thickness(p, view, g, balls=()) -> dict[str, np.ndarray]:
   return {"soft": np.maximum(soft, 0), "fat": fat, "lung": lung, "bone": bone}
 
 
-def project(view, points) -> tuple:
+def project(
+  view: "anatomy.View", points: Sequence[float | np.ndarray]
+) -> tuple:
   """Points (x, v, depth, radius) of the patient at rest: x, v, radius here."""
   x, v, depth, r = points
   return x + view.yaw * depth, v * view.breath + view.pitch * depth, r
@@ -83,7 +98,11 @@ def _cage(p, v):
   return outer, inner, 0.55 + 0.45 * s - 0.25 * np.maximum(t - 0.5, 0)
 
 
-def lungs(p, view, g) -> np.ndarray:
+def lungs(
+  p: "anatomy.Patient",
+  view: "anatomy.View",
+  g: xray_physics.Grid | types.SimpleNamespace,
+) -> np.ndarray:
   """Depth (cm) of aerated lung: the chest cavity less what else it holds."""
   x = np.abs(g.x)
   outer, inner, depth = _cage(p, g.v)

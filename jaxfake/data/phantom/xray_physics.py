@@ -5,12 +5,17 @@ paediatric chest beam. Mass attenuation (cm2/g) is NIST's for ICRU-44 tissues
 at 40 keV (Hubbell & Seltzer, NISTIR 5632), density (g/cm3) is ICRU-44's.
 """
 
+from collections.abc import Mapping
 import dataclasses
 import itertools
 import math
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.fft
+
+if TYPE_CHECKING:
+  from jaxfake.data.phantom import anatomy
 
 MU = {  # Linear attenuation, 1/cm. Air, 3e-4, is left out.
   "soft": 0.2685 * 1.05,  # Skeletal muscle; also blood, liver, consolidation.
@@ -40,7 +45,7 @@ class Technique:
   shutter: float  # Collimated border as a share of the field; negative: none.
 
   @classmethod
-  def draw(cls, rng) -> "Technique":
+  def draw(cls, rng: np.random.Generator) -> "Technique":
     return cls(
       dose=10 ** rng.uniform(4.5, 5.7),
       scatter=rng.uniform(0.15, 0.6),
@@ -61,7 +66,7 @@ class Grid:
   curves they are made of.
   """
 
-  def __init__(self, patient, view, n):
+  def __init__(self, patient: "anatomy.Patient", view: "anatomy.View", n: int):
     self.n, self._p, self._view = n, patient, view
     height = max(1.55 * patient.h, 2.35 * patient.w / view.aspect)
     self.height = height * view.zoom
@@ -83,7 +88,9 @@ class Grid:
       size * (np.sin(x + phase[2]) + np.sin(0.7 * x + 0.6 * v + phase[3])),
     )
 
-  def pixels(self, x, v) -> tuple[np.ndarray, np.ndarray]:
+  def pixels(
+    self, x: float | np.ndarray, v: float | np.ndarray
+  ) -> tuple[Any, Any]:
     """Fractional column and row of world points; first order in the bend."""
     bend = self._bend(x, v)
     x = x - bend[0] - self._view.x * self._p.w
@@ -92,7 +99,7 @@ class Grid:
     a, b = (c * x + s * v) / self.width, (c * v - s * x) / self.height
     return (a + 0.5) * self.n - 0.5, (b + 0.5) * self.n - 0.5
 
-  def ball(self, x, v, r) -> tuple[np.ndarray, np.ndarray]:
+  def ball(self, x: float, v: float, r: float) -> tuple[np.ndarray, np.ndarray]:
     """Relative squared radius (n, n) in a ball's shadow, and its chord, cm."""
     column, row = self.pixels(x, v)
     i = np.arange(self.n, dtype=np.float32)
@@ -101,7 +108,9 @@ class Grid:
     q = a * a + (b * b)[:, None]
     return q, 2 * r * chord(q)
 
-  def splat(self, x, v, volume, sigma) -> np.ndarray:
+  def splat(
+    self, x: np.ndarray, v: np.ndarray, volume: np.ndarray, sigma: float
+  ) -> np.ndarray:
     """Thickness (n, n), cm, of points of given cm3, blurred by sigma cm."""
     n = self.n
     column, row = self.pixels(x, v)
@@ -124,22 +133,27 @@ class Grid:
     return blur(total, sigma) if sigma > 0.3 else total
 
 
-def chord(q) -> np.ndarray:
+def chord(q: np.ndarray) -> np.ndarray:
   """Chord of a ball over its diameter, at squared relative radius q."""
   return np.sqrt(np.maximum(1 - q, 0))
 
 
-def ramp(t) -> np.ndarray:
+def ramp(t: np.ndarray) -> np.ndarray:
   """Smooth step from 0 to 1 over 0 < t < 1."""
   t = np.clip(t, 0, 1)
   return t * t * (3 - 2 * t)
 
 
-def norm(x, v) -> np.ndarray:
+def norm(x: np.ndarray, v: np.ndarray) -> np.ndarray:
   return np.sqrt(x * x + v * v)  # Four times as fast as np.hypot.
 
 
-def segment(x, v, start, stop) -> tuple[np.ndarray, np.ndarray]:
+def segment(
+  x: np.ndarray,
+  v: np.ndarray,
+  start: tuple[float, float],
+  stop: tuple[float, float],
+) -> tuple[np.ndarray, np.ndarray]:
   """Distance to a segment, and where on it, 0 to 1, the nearest point is."""
   (x0, v0), (x1, v1) = start, stop
   ex, ev = x1 - x0, v1 - v0
@@ -147,7 +161,13 @@ def segment(x, v, start, stop) -> tuple[np.ndarray, np.ndarray]:
   return norm(x - x0 - t * ex, v - v0 - t * ev), t
 
 
-def shell(dist, r, half, cortex, spongy=0.2) -> np.ndarray:
+def shell(
+  dist: np.ndarray,
+  r: float | np.ndarray,
+  half: float | np.ndarray,
+  cortex: float,
+  spongy: float = 0.2,
+) -> np.ndarray:
   """Bone (cm) across a flattened tube, `dist` cm from its axis.
 
   r is half its height in the image, half its half depth along the beam, cortex
@@ -158,7 +178,7 @@ def shell(dist, r, half, cortex, spongy=0.2) -> np.ndarray:
   return 2 * (outer - (1 - spongy) * inner)
 
 
-def blur(image, sigma) -> np.ndarray:
+def blur(image: np.ndarray, sigma: float) -> np.ndarray:
   """Gaussian blur by sigma pixels, mirrored at the border; float32 (h, w)."""
   decay = [
     np.exp(-0.5 * (np.pi * sigma / n * np.arange(n, dtype=np.float32)) ** 2)
@@ -169,19 +189,25 @@ def blur(image, sigma) -> np.ndarray:
   return np.asarray(blurred)
 
 
-def bin_pixels(image, k) -> np.ndarray:
+def bin_pixels(image: np.ndarray, k: int) -> np.ndarray:
   """Mean over k x k pixels: what a detector with larger pixels collects."""
   h, w = image.shape
   return image.reshape(h // k, k, w // k, k).mean((1, 3))
 
 
-def line_integral(cm) -> np.ndarray:
+def line_integral(cm: Mapping[str, np.ndarray]) -> np.ndarray:
   """Attenuation along each ray, no unit, of {tissue: thickness (h, w)}."""
   each = [MU[tissue] * thickness for tissue, thickness in cm.items()]
   return np.asarray(sum(each))
 
 
-def expose(line, pixel_cm, k, technique, rng) -> np.ndarray:
+def expose(
+  line: np.ndarray,
+  pixel_cm: float,
+  k: int,
+  technique: Technique,
+  rng: np.random.Generator,
+) -> np.ndarray:
   """Detector signal (h // k, w // k), 1 for the unattenuated primary beam.
 
   `line` is sampled at `pixel_cm`, k times finer than the detector. Scatter is
@@ -197,7 +223,9 @@ def expose(line, pixel_cm, k, technique, rng) -> np.ndarray:
   return np.asarray(rng.poisson(signal * photons) / photons, np.float32)
 
 
-def develop(signal, pixel_cm, technique) -> np.ndarray:
+def develop(
+  signal: np.ndarray, pixel_cm: float, technique: Technique
+) -> np.ndarray:
   """Uint8 radiograph (h, w), dense tissue bright, of a detector signal.
 
   Log, local contrast as any digital system has it, then a sigmoid

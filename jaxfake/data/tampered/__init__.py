@@ -2,9 +2,10 @@
 
 Of each original there is one item a class, in the same split, so that a
 picture's pairs stay together; but with `leaky`, to see what other splits in the
-literature hide. What could tell them apart without looking at
-the region is taken away: all are decoded, altered or not at the size they
-have, compressed alike (`jpeg`) and fitted to one size by the same kernel.
+literature hide. An original of train may be altered several times, each at a
+place and in a way of its own (`draws`). What could tell them apart without
+looking at the region is taken away: all are decoded, altered or not at the size
+they have, compressed alike (`jpeg`) and fitted to one size by the same kernel.
 Items have a `mask`, 255 where they were altered.
 
 Injected lesions are rendered or moved, never real findings of the patient.
@@ -12,6 +13,7 @@ Where the originals have masks of lesions, as the phantom's nodules, those are
 taken out; elsewhere a place in the lungs is filled, whatever is there.
 """
 
+from collections.abc import Mapping
 import functools
 import hashlib
 import itertools
@@ -20,8 +22,8 @@ from typing import Any
 
 import numpy as np
 
+from jaxfake import contracts, errors
 from jaxfake import data as datasets
-from jaxfake import errors
 from jaxfake.data import deliveries, folders, sources
 from jaxfake.data import patients as whose
 
@@ -39,14 +41,19 @@ FEATURES = {
   "original": "text",
   "method": "text",
   "touch_up": "integer",
+  "draw": "integer",
 }
 
 
 class Source:
-  """All items of the originals of one split: contracts.Items."""
+  """All items of the originals of one split, altered so many times each:
+  contracts.Items."""
 
-  def __init__(self, originals, own):
+  def __init__(
+    self, originals: contracts.Items, own: Mapping[str, Any], draws: int = 1
+  ):
     self.features = FEATURES
+    self._draws = draws
     self._originals, self._own = originals, dict(own)
     self._classes = classes(own)
     self._each = len(self._classes)
@@ -54,7 +61,7 @@ class Source:
     self._ids = originals.column("id")
 
   def __len__(self) -> int:
-    return len(self._originals) * self._each
+    return len(self._originals) * self._draws * self._each
 
   def __repr__(self) -> str:  # Grain prints its sources; not every item.
     return f"Source(tampered, {len(self)} images)"
@@ -65,13 +72,21 @@ class Source:
     facts = self._how if drawn else self._whose
     return [facts(i)[name] for i in range(len(self))]
 
+  def _at(self, i) -> tuple[int, int, int]:
+    """Of an item: which original, which of its draws, and the class."""
+    rest, label = divmod(i, self._each)
+    at, draw = divmod(rest, self._draws)
+    return at, draw, label
+
   def _whose(self, i) -> dict:
-    at, label = divmod(i, self._each)
+    at, draw, label = self._at(i)
+    name = f"{self._ids[at]} {self._classes[label]}"
     return {
       "label": label,
       "patient": self._patients[at],
-      "id": f"{self._ids[at]} {self._classes[label]}",
+      "id": f"{name} {draw}" if draw else name,
       "original": self._ids[at],
+      "draw": draw,
     }
 
   def _how(self, i) -> dict:
@@ -83,8 +98,9 @@ class Source:
 
   def _drawn(self, i):
     """(kind, method, whether it is touched up, a generator for the rest)."""
-    at, label = divmod(i, self._each)
-    rng = np.random.default_rng((self._own["seed"], at, label))
+    at, draw, label = self._at(i)
+    again = (draw,) if draw else ()
+    rng = np.random.default_rng((self._own["seed"], at, label, *again))
     kind = KINDS[rng.integers(2) if self._each == 2 else max(label - 1, 0)]
     of_kind = names(self._own, kind)
     method = of_kind[rng.integers(len(of_kind))]
@@ -93,7 +109,7 @@ class Source:
   def __getitem__(self, i: int) -> dict:
     if not 0 <= i < len(self):
       raise IndexError(f"{len(self)} images; asked for {i}")
-    at, label = divmod(i, self._each)
+    at, _, label = self._at(i)
     original = self._originals[at]
     image = original["image"][..., 0]
     mask = np.zeros(image.shape, bool)
@@ -118,7 +134,7 @@ class Source:
       box = lesion or box
     other = None
     if method == "splice":
-      at = of_another(self._patients, i // self._each, rng)
+      at = of_another(self._patients, self._at(i)[0], rng)
       other = scene.donor(self._originals[at]["image"][..., 0])
     seed = int(rng.integers(2**32))
     return scene.tampered(
@@ -140,11 +156,11 @@ def of_another(patients: list, at: int, rng: np.random.Generator) -> int:
   return int(others[rng.integers(len(others))])
 
 
-def classes(own) -> tuple[str, ...]:
+def classes(own: Mapping[str, Any]) -> tuple[str, ...]:
   return BINARY if own["binary"] else CLASSES
 
 
-def names(own, kind: str) -> list[str]:
+def names(own: Mapping[str, Any], kind: str) -> list[str]:
   """The methods of a kind that a set is made by; where none is named all, but
   `learnt` only where the kind has an inpainter."""
   from jaxfake.data.tampered import learnt, scene
@@ -171,7 +187,7 @@ def _loaded(field: str, path: str, kind: str) -> Any:
   return learnt.load(field, path, kind)
 
 
-def check(own) -> None:
+def check(own: contracts.Config) -> None:
   """Raises ConfigError for values of a config's data.tampered."""
   from jaxfake.data.tampered import learnt, scene
 
@@ -188,6 +204,10 @@ def check(own) -> None:
       f"data.tampered.least_mm is {own.least_mm}, most_mm {own.most_mm}:"
       " expected millimetres, the first at most the second"
     )
+  if own.draws < 1:
+    raise errors.ConfigError(
+      f"data.tampered.draws is {own.draws}: expected at least 1"
+    )
   if not 0 <= own.touch_up <= 1:
     raise errors.ConfigError(
       f"data.tampered.touch_up is {own.touch_up}: expected a share, 0 to 1"
@@ -199,7 +219,7 @@ def check(own) -> None:
     )
 
 
-def originals(data) -> datasets.Dataset:
+def originals(data: contracts.Config) -> datasets.Dataset:
   """The set that data.tampered.real names. Raises ConfigError, DataError."""
   datasets.check_originals("data.tampered.real", data.tampered.real)
   changed = data.copy_and_resolve_references()
@@ -207,7 +227,7 @@ def originals(data) -> datasets.Dataset:
   return datasets.prepare(changed)
 
 
-def prepare(data) -> datasets.Dataset:
+def prepare(data: contracts.Config) -> datasets.Dataset:
   """What `config.data` names: `tampered.real` is the kind of `dir`'s data.
 
   Raises ConfigError, DataError.
@@ -221,9 +241,13 @@ def prepare(data) -> datasets.Dataset:
     if split in real.facts["counts"]
   }
   if own.leaky:
-    parts = leaked(Source(sources.Joined(*given.values()), own.to_dict()))
+    every = sources.Joined(*given.values())
+    parts = leaked(Source(every, own.to_dict(), own.draws))
   else:
-    parts = {split: Source(x, own.to_dict()) for split, x in given.items()}
+    parts = {
+      split: Source(x, own.to_dict(), own.draws if split == "train" else 1)
+      for split, x in given.items()
+    }
   facts, read = _facts(data, real, parts), parts.__getitem__
   return datasets.Dataset(data.name, classes(own), facts, read, real.litter)
 

@@ -1,6 +1,8 @@
 """What is put into a radiograph: a drawn nodule, a piece of another picture, a
 piece of the same."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from PIL import Image
 from scipy import ndimage
@@ -9,8 +11,11 @@ from jaxfake.data.phantom import xray_physics
 from jaxfake.data.tampered import blending
 from jaxfake.data.tampered.region import Box, ellipse
 
+if TYPE_CHECKING:
+  from jaxfake.data.tampered.scene import Scene
 
-def nodule(scene, rng: np.random.Generator) -> tuple:
+
+def nodule(scene: "Scene", rng: np.random.Generator) -> tuple:
   """A lump of soft tissue in place of lung, by the phantom's physics.
 
   Its outline, depth and profile (from a ball's to a bell's) are drawn. X-rays
@@ -47,10 +52,11 @@ def nodule(scene, rng: np.random.Generator) -> tuple:
   return values + (brighter - share) * (high - low), mask
 
 
-def splice(scene, rng: np.random.Generator) -> tuple:
+def splice(scene: "Scene", rng: np.random.Generator) -> tuple:
   """A piece of another picture, blended in: of `scene.donor_box`, or else of a
   place that looks most like a lesion, at the same scale."""
   donor, box = scene.donor, scene.donor_box
+  assert donor is not None  # A splice is asked for with one.
   if box is None:
     scale = min(donor.values.shape) / min(scene.values.shape)
     height, width = (
@@ -64,7 +70,7 @@ def splice(scene, rng: np.random.Generator) -> tuple:
   return _blended(scene, source)
 
 
-def copy_move(scene, rng: np.random.Generator) -> tuple:
+def copy_move(scene: "Scene", rng: np.random.Generator) -> tuple:
   """A piece of the same picture that looks like a lesion, blended in."""
   box, values = scene.box, scene.values
   lesion = lesion_like(values, scene.ends, box.height, box.width, box, rng)

@@ -1,18 +1,23 @@
 """What takes a lesion out of a radiograph: fills that go on with what is around
 it, and pieces from elsewhere in the picture."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from scipy import ndimage
 
 from jaxfake.data.tampered import blending, inject
 from jaxfake.data.tampered.region import Box, ellipse
 
+if TYPE_CHECKING:
+  from jaxfake.data.tampered.scene import Scene
+
 # Pixels of a box's longer side where medians are taken, and at most where a
 # plate is solved for.
 _MEDIAN_SIDE, _PLATE_SIDE = 24, 96
 
 
-def median(scene, rng: np.random.Generator) -> tuple:
+def median(scene: "Scene", rng: np.random.Generator) -> tuple:
   """The median of the surroundings, of a window twice as wide as the box, at a
   coarse scale; blending takes the seam away."""
   del rng
@@ -23,7 +28,7 @@ def median(scene, rng: np.random.Generator) -> tuple:
   return _enlarged(scene, around, filled)
 
 
-def copy_move(scene, rng: np.random.Generator) -> tuple:
+def copy_move(scene: "Scene", rng: np.random.Generator) -> tuple:
   """A piece from beside the lesion or from the other lung, mirrored, whose
   surroundings fit best, blended in (see blending.blend)."""
   box, values = scene.box, scene.values
@@ -58,13 +63,13 @@ def copy_move(scene, rng: np.random.Generator) -> tuple:
   return inject.blended(values, box, best[1])
 
 
-def harmonic(scene, rng: np.random.Generator) -> tuple:
+def harmonic(scene: "Scene", rng: np.random.Generator) -> tuple:
   """The smoothest membrane over the surroundings (see blending.harmonic)."""
   del rng
   return _filled(scene, 1, blending.harmonic)
 
 
-def biharmonic(scene, rng: np.random.Generator) -> tuple:
+def biharmonic(scene: "Scene", rng: np.random.Generator) -> tuple:
   """The smoothest plate, which goes on with slopes too (see
   blending.biharmonic); of a large box at a coarser scale."""
   del rng

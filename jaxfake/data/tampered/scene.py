@@ -1,5 +1,6 @@
 """A picture and the order to alter a region of it."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -63,7 +64,7 @@ def tampered(
   box: Box,
   kind: str,
   method: str,
-  seed,
+  seed: int | Sequence[int],
   cm: float = 0.0,
   touch_up: bool = False,
   other: Donor | None = None,

@@ -7,19 +7,20 @@ import numpy as np
 
 from jaxfake import contracts
 from jaxfake.data import deliveries
-from jaxfake.data.tampered import places
 
 FEATURES: Mapping[str, str] = {"image": "image", "mask": "image"}
+# A window's mask where it was altered, and where its twin was; else 0.
+ALTERED, UNALTERED = 255, 128
 
 
-class Windows:
-  """A square of each picture of a tampered source, and of its mask.
+class Pairs:
+  """A square of each altered picture of a tampered source, and before it the
+  same square of the same original as it is: images, masks (2, side, side, 1).
 
-  Of an altered picture it holds the middle of what was altered, anywhere: a
-  network sees where a window ends, and would learn to look at its middle. Of
-  another it holds a place in the lungs alike. A share of them is compressed as
-  JPEG. What a picture is too small for is mirrored. Window i is a function of
-  (seed, i).
+  It holds the middle of what was altered, anywhere: a network sees where a
+  window ends, and would learn to look at its middle. What was there before
+  cannot tell the two apart. A share of the pairs is compressed as JPEG. What a
+  picture is too small for is mirrored. Pair i is a function of (seed, i).
   """
 
   features = FEATURES
@@ -29,33 +30,49 @@ class Windows:
   ):
     self._source, self._side = source, side
     self._compressed, self._seed = compressed, seed
+    columns = map(source.column, ("original", "draw"))
+    labels, drawn = source.column("label"), [*zip(*columns, strict=True)]
+    plain = {x: i for i, x in enumerate(drawn) if not labels[i]}
+    self._pairs = [(plain[x], i) for i, x in enumerate(drawn) if labels[i]]
 
   def __len__(self) -> int:
-    return len(self._source)
+    return len(self._pairs)
 
   def __repr__(self) -> str:  # Grain prints its sources; not every item.
-    return f"Windows({len(self)}, {self._side} px)"
+    return f"Pairs({len(self)}, {self._side} px)"
 
   def column(self, name: str) -> list:
-    """One fact of every picture, such as "label"."""
-    return self._source.column(name)
+    """One fact of every altered picture, such as "patient"."""
+    column = self._source.column(name)
+    return [column[altered] for _, altered in self._pairs]
 
   def __getitem__(self, i: int) -> dict[str, np.ndarray]:
-    item, side = self._source[i], self._side
     rng = np.random.default_rng((self._seed, i))
-    image, mask = (
-      mirrored(item[name][..., 0], side) for name in ("image", "mask")
-    )
-    corner = [
-      int(np.clip(at - rng.integers(side), 0, n - side))
-      for at, n in zip(_middle(image, mask, rng), image.shape, strict=True)
+    items = [self._source[at] for at in self._pairs[i]]
+    altered = mirrored(items[1]["mask"][..., 0], self._side) > 0
+    place = self._place(altered, rng)
+    images = [
+      np.ascontiguousarray(mirrored(x["image"][..., 0], self._side)[place])
+      for x in items
     ]
-    place = tuple(slice(at, at + side) for at in corner)
-    image, mask = np.ascontiguousarray(image[place]), mask[place]
     if rng.random() < self._compressed:
       ends = deliveries.LEAST_QUALITY, deliveries.MOST_QUALITY + 1
-      image = deliveries.jpeg(image, (int(rng.integers(*ends)),))
-    return {"image": image[..., None], "mask": mask[..., None]}
+      quality = int(rng.integers(*ends))
+      images = [deliveries.jpeg(x, (quality,)) for x in images]
+    masks = [np.where(altered[place], x, 0) for x in (UNALTERED, ALTERED)]
+    return {
+      "image": np.stack(images)[..., None],
+      "mask": np.stack(masks).astype(np.uint8)[..., None],
+    }
+
+  def _place(self, mask: np.ndarray, rng) -> tuple[slice, ...]:
+    """A square about the middle of a mask, which lies anywhere in it."""
+    side, corner = self._side, []
+    for axis, n in enumerate(mask.shape):
+      marked = np.flatnonzero(mask.any(1 - axis))
+      middle = (marked[0] + marked[-1]) // 2
+      corner.append(int(np.clip(middle - rng.integers(side), 0, n - side)))
+    return tuple(slice(at, at + side) for at in corner)
 
 
 def mirrored(image: np.ndarray, least: int) -> np.ndarray:
@@ -64,11 +81,3 @@ def mirrored(image: np.ndarray, least: int) -> np.ndarray:
   return np.pad(
     image, [(0, max(least - n, 0)) for n in image.shape], "symmetric"
   )
-
-
-def _middle(image, mask, rng) -> tuple[int, int]:
-  rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
-  if len(rows):
-    return (rows[0] + rows[-1]) // 2, (columns[0] + columns[-1]) // 2
-  box = places.in_lung(image, 1, rng)
-  return box.y, box.x

@@ -9,27 +9,37 @@ table.md, table.csv, table.html   all figures
 result.json                       the same, with configuration
 """
 
+from collections.abc import Callable
 import pathlib
 
 import jax
 
-from jaxfake import data, errors, models
+from jaxfake import contracts, data, errors, models
 from jaxfake.classifiers import classifier
 from jaxfake.data import pipeline
 from jaxfake.experiments import jobs
 from jaxfake.experiments.generator_comparison import measured, plan, report
+from jaxfake.models.weights import fid_weights
 from jaxfake.runtime import progress
 from jaxfake.training import workdir
 
 CONFIG = "generators.py"
 
 
-def check(config) -> None:
-  """Raises ConfigError for values that no comparison could use."""
+def check(config: contracts.Config) -> None:
+  """Raises ConfigError for values that no comparison could use, and DataError
+  where Inception's weights are not the published ones."""
   if jax.process_count() > 1:
     raise errors.ConfigError("task generator_comparison runs in one process")
   for name in plan.spaces(config) or [""]:
     errors.check_choice("spaces", name, plan.SPACES)
+  if plan.INCEPTION in plan.spaces(config):
+    if not config.inception_weights:
+      raise errors.ConfigError(
+        f"inception_weights is '': expected the file {fid_weights.FILE}, which"
+        " the space inception is made with"
+      )
+    fid_weights.verified(config.inception_weights)
   for field, least in (("images", 6), ("resamples", 2)):
     if config[field] < least:
       raise errors.ConfigError(
@@ -48,7 +58,7 @@ def check(config) -> None:
     raise errors.ConfigError("generators and runs are empty: expected one")
 
 
-def run(config, path: pathlib.Path, train) -> int:
+def run(config: contracts.Config, path: pathlib.Path, train: Callable) -> int:
   """Trains and measures what is left and writes the table; returns an exit
   code. `train(config, path)` does one run and returns its exit code."""
   check(config)

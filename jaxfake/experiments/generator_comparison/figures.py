@@ -5,28 +5,37 @@ against train reals, and of held-out reals against the same. Equally many of
 each class and in all, since most of them depend on the number.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+import functools
 import pathlib
 from typing import NamedTuple
 
 import numpy as np
 
+from jaxfake import contracts
 from jaxfake.classifiers import features, neural, registry
 from jaxfake.data import matching, pipeline, sources
-from jaxfake.evaluation import distances, manifold, metrics
+from jaxfake.evaluation import distances, inception, manifold, metrics
+from jaxfake.experiments.generator_comparison import plan
 from jaxfake.generators import guards
 from jaxfake.runtime import xla
 
 BATCH = 64
 
 
-def spaces(names: list[str], classifier: pathlib.Path) -> dict[str, Callable]:
+def spaces(
+  names: list[str], classifier: pathlib.Path, inception_weights: str
+) -> dict[str, Callable]:
   """{space: uint8 images (n, s, s, 1) to features (n, d)}; `classifier` is the
-  folder of a finished run."""
+  folder of a finished run, `inception_weights` a file."""
   filters = xla.jit(distances.random_filter_features)
+  published = functools.cache(inception.extractor)
   known = {
     "random_filters": lambda x: features.in_batches(filters, x, BATCH),
     "classifier": lambda x: features.pooled(x, network(classifier)),
+    plan.INCEPTION: lambda x: features.in_batches(
+      published(inception_weights), x, features.BATCH
+    ),
   }
   return {name: known[name] for name in names}
 
@@ -46,7 +55,12 @@ class Seen(NamedTuple):
   spectra: np.ndarray  # (n, s // 2)
 
 
-def seen(images, labels, patients, by_space: dict[str, Callable]) -> Seen:
+def seen(
+  images: np.ndarray,
+  labels: np.ndarray,
+  patients: Sequence[str] | np.ndarray,
+  by_space: dict[str, Callable],
+) -> Seen:
   described = {name: of(images) for name, of in by_space.items()}
   spectra = distances.radial_spectra(images[..., 0])
   return Seen(images, labels, np.asarray(patients), described, spectra)
@@ -67,10 +81,21 @@ def reals(
   return found[0], found[1]
 
 
-def fakes(generator, like: Seen, seed: int, by_space) -> Seen:
+def fakes(
+  generator: contracts.Generator,
+  like: Seen,
+  seed: int,
+  by_space: dict[str, Callable],
+) -> Seen:
   """As many fakes of the same classes as some reals."""
   images = guards.drawn(generator, like.labels.astype(np.int32), seed)
   return seen(images, like.labels, np.arange(len(images)), by_space)
+
+
+def scaled(space: str, *sets: np.ndarray) -> list[np.ndarray]:
+  """Features (n, d) of a space: the literature's as they are, others so that
+  the first set has mean 0 and deviation 1."""
+  return [*sets] if space == plan.INCEPTION else distances.standardise(*sets)
 
 
 def redrawn(patients: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -81,14 +106,16 @@ def redrawn(patients: np.ndarray, rng: np.random.Generator) -> np.ndarray:
   return np.repeat(np.arange(len(who)), often[who])
 
 
-def with_interval(value: float, samples) -> dict[str, float]:
+def with_interval(value: float, samples: Sequence[float]) -> dict[str, float]:
   """A figure and the 95 % interval of its resamples, moved so that their mean
   is the figure: images drawn twice bias a distance upwards."""
   low, high = np.percentile(samples, [2.5, 97.5]) - np.mean(samples) + value
   return {"value": float(value), "low": float(low), "high": float(high)}
 
 
-def share(outcomes: np.ndarray, draws, patients) -> dict[str, float]:
+def share(
+  outcomes: np.ndarray, draws: Iterable[np.ndarray], patients: np.ndarray
+) -> dict[str, float]:
   """The mean of outcomes (n,), and its interval over draws of indices."""
   value = outcomes.mean()
   if value not in (0, 1):
@@ -112,9 +139,10 @@ def of_sets(real: Seen, other: Seen, resamples: int, seed: int) -> dict:
   gap = lambda a, b: distances.spectrum_gap(a.mean(0), b.mean(0))
   found = {"spectrum_gap_db": distance(gap, real.spectra, other.spectra)}
   for space, a in real.features.items():
-    a, b = distances.standardise(a, other.features[space])
-    found[f"frechet_{space}"] = distance(distances.frechet_distance, a, b)
-    found[f"kernel_{space}"] = distance(distances.kernel_distance, a, b)
+    a, b = scaled(space, a, other.features[space])
+    frechet, kernel = plan.distances(space)
+    found[frechet] = distance(distances.frechet_distance, a, b)
+    found[kernel] = distance(distances.kernel_distance, a, b)
     for name, x in manifold.outcomes(a, b).items():
       reals = name in ("recall", "coverage")
       draws, images = (of_real, real) if reals else (of_other, other)
@@ -126,9 +154,8 @@ def out_of_range(real: Seen, held: Seen, fake: Seen) -> dict:
   """{name: share of fakes further from train reals than 99 % of held-out}."""
   found = {}
   for space in real.features:
-    a, b, c = distances.standardise(
-      *(x.features[space] for x in (real, held, fake))
-    )
+    sets = [x.features[space] for x in (real, held, fake)]
+    a, b, c = scaled(space, *sets)
     far = [distances.nearest(x, a, 1)[1][:, 0] for x in (b, c)]
     found[f"out_of_range_{space}"] = guards.out_of_range(*far)
   return found

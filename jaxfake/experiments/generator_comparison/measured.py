@@ -1,12 +1,13 @@
 """What is measured of each generator, beside the reals of a comparison."""
 
+from collections.abc import Callable
 import functools
 import hashlib
 import pathlib
 
 import numpy as np
 
-from jaxfake import errors
+from jaxfake import contracts, errors
 from jaxfake.classifiers import registry as classifiers
 from jaxfake.data import matching, pipeline
 from jaxfake.evaluation import pictures
@@ -22,10 +23,17 @@ HELD = plan.Run(plan.HELD, None, pathlib.Path())
 class Beside:
   """The reals, and figures of generators beside them."""
 
-  def __init__(self, config, path: pathlib.Path, dataset):
+  def __init__(
+    self,
+    config: contracts.Config,
+    path: pathlib.Path,
+    dataset: contracts.Dataset,
+  ):
     self._config, self._path, self._dataset = config, path, dataset
     self._place = path / "classifier"
-    self._spaces = figures.spaces(plan.spaces(config), self._place)
+    self._spaces = figures.spaces(
+      plan.spaces(config), self._place, config.inception_weights
+    )
 
   @functools.cached_property
   def _reals(self) -> tuple[figures.Seen, figures.Seen]:
@@ -43,7 +51,7 @@ class Beside:
   def _has_classifier(self) -> bool:
     return "classifier" in self._spaces
 
-  def job(self, run: plan.Run, train) -> jobs.Job:
+  def job(self, run: plan.Run, train: Callable) -> jobs.Job:
     """Trains a generator, where it is not there already, and measures it."""
     training = None
     if run.config is not None:

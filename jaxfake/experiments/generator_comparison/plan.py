@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 from jaxfake import configuration, contracts, errors, named
 
-SPACES = "random_filters", "classifier"
+INCEPTION = "inception"  # The literature's; its weights are the user's to give.
+SPACES = "random_filters", "classifier", INCEPTION
 HELD = "held-out reals"  # The name of their row.
 
 
@@ -17,17 +18,24 @@ class Run(NamedTuple):
   path: pathlib.Path
 
 
-def spaces(config) -> list[str]:
+def spaces(config: contracts.Config) -> list[str]:
   return [x for x in config.spaces.split(",") if x]
 
 
-def classifier(config) -> contracts.Config:
+def distances(space: str) -> tuple[str, str]:
+  """What the Fréchet and the kernel distance in a space are called."""
+  if space == INCEPTION:
+    return "fid", "kid"
+  return f"frechet_{space}", f"kernel_{space}"
+
+
+def classifier(config: contracts.Config) -> contracts.Config:
   """Of findings, whose features are a space."""
   changes = {"data": config.data.to_dict()}
   return configuration.changed(config.classifier, changes, "classifier")
 
 
-def runs(config, path: pathlib.Path) -> list[Run]:
+def runs(config: contracts.Config, path: pathlib.Path) -> list[Run]:
   """Every generator, in order. Raises ConfigError."""
   only = [x for x in config.only.split(",") if x]
   if not (only or config.runs):
@@ -51,7 +59,7 @@ def runs(config, path: pathlib.Path) -> list[Run]:
   return found
 
 
-def generator(config, name: str) -> contracts.Config:
+def generator(config: contracts.Config, name: str) -> contracts.Config:
   """The configuration of one of `config.generators`: that of its file, on the
   comparison's data, some fields changed."""
   changes, place = dict(config.generators[name]), f"generators.{name}"

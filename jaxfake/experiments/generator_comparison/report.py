@@ -1,16 +1,16 @@
 """The tables: table.md, table.csv, table.html, and result.json."""
 
+from collections.abc import Iterable
 import pathlib
 
+from jaxfake import contracts
 from jaxfake.data import patients
 from jaxfake.evaluation import report
 from jaxfake.experiments.generator_comparison import plan
 from jaxfake.runtime import disk, progress, provenance
 
-# Columns of a table for each space.
+# Columns of a table for each space, after its two distances.
 OF_SPACE = {
-  "frechet": "Fréchet distance",
-  "kernel": "kernel distance",
   "precision": "precision",
   "recall": "recall",
   "density": "density",
@@ -19,7 +19,13 @@ OF_SPACE = {
 }
 
 
-def write(config, path: pathlib.Path, facts: dict, rows, failed: dict) -> str:
+def write(
+  config: contracts.Config,
+  path: pathlib.Path,
+  facts: dict,
+  rows: list[dict],
+  failed: dict,
+) -> str:
   """Writes them; returns the gist as Markdown."""
   tables = {
     space: [of_space(row, space) for row in rows]
@@ -30,7 +36,11 @@ def write(config, path: pathlib.Path, facts: dict, rows, failed: dict) -> str:
     heading = report.Heading(f"In the space {space.replace('_', ' ')}")
     parts += [heading, table]
   gist = [general(row) for row in rows]
-  parts += [report.Heading("Spectra, classes, copies"), gist, reading_it()]
+  parts += [
+    report.Heading("Spectra, classes, copies"),
+    gist,
+    reading_it(tables),
+  ]
   shown = [path / "pictures" / f"{row['generator']}.png" for row in rows[1:]]
   parts += [report.Heading("What they look like"), *shown]
   title = "Generators compared"
@@ -51,7 +61,7 @@ def write(config, path: pathlib.Path, facts: dict, rows, failed: dict) -> str:
   return f"\n{report.markdown(first)}\n  {path}/table.html"
 
 
-def about(config, facts: dict) -> str:
+def about(config: contracts.Config, facts: dict) -> str:
   counts = ", ".join(
     f"{split} {sum(n.values()):,}" for split, n in facts["counts"].items()
   )
@@ -64,7 +74,14 @@ def about(config, facts: dict) -> str:
   )
 
 
-def reading_it() -> str:
+def reading_it(spaces: Iterable[str]) -> str:
+  fid = "These distances compare rows of this table, and are not the FID or KID"
+  if plan.INCEPTION in spaces:
+    fid = (
+      "FID and KID are the literature's, but FID falls as images are added:"
+      " compare it with none of another number of images. All other distances"
+      " compare rows of this table, and are not the FID or KID"
+    )
   return (
     "All figures are beside train reals; held-out reals beside the same say"
     " what real images reach. In brackets 95 % of the resamples, of reals by"
@@ -73,8 +90,7 @@ def reading_it() -> str:
     " images further from train reals than 99 % of the held-out are. Agreement:"
     " how often the classifier of originals calls an image what it was meant to"
     " be. Membership: AUC of telling train images from held-out ones by their"
-    " nearest fake, in thumbnails. These distances compare rows of this table,"
-    " and are not the FID or KID of the literature."
+    f" nearest fake, in thumbnails. {fid} of the literature."
   )
 
 
@@ -88,9 +104,12 @@ def said(row: dict, name: str, digits: int = 3) -> str:
 
 def of_space(row: dict, space: str) -> dict[str, str]:
   """A row of a space's table."""
-  cells = {
-    title: said(row, f"{name}_{space}") for name, title in OF_SPACE.items()
-  }
+  titles = "Fréchet distance", "kernel distance"
+  if space == plan.INCEPTION:
+    titles = "FID", "KID"
+  columns = dict(zip(titles, plan.distances(space), strict=True))
+  columns |= {title: f"{name}_{space}" for name, title in OF_SPACE.items()}
+  cells = {title: said(row, name) for title, name in columns.items()}
   return {"generator": row["generator"]} | cells
 
 

@@ -11,11 +11,12 @@ result.json                                         all figures
 A finished run is not run again: the same command goes on where it stopped.
 """
 
+from collections.abc import Callable
 import pathlib
 
 import jax
 
-from jaxfake import data, errors, sample
+from jaxfake import contracts, data, errors, sample
 from jaxfake.classifiers import classifier
 from jaxfake.data import generated_writer, pipeline
 from jaxfake.experiments import jobs
@@ -27,7 +28,7 @@ CONFIG = "study.py"
 SHOWN_SEED, DETECTORS_SEED = 0, 1  # Of sampling: other fakes, by other latents.
 
 
-def check(config) -> None:
+def check(config: contracts.Config) -> None:
   """Raises ConfigError for values no study could use."""
   if jax.process_count() > 1:
     raise errors.ConfigError("task study runs in one process")
@@ -62,7 +63,7 @@ def check(config) -> None:
   pipeline.check(configs.classifier(config, "cnn").data)
 
 
-def run(config, path: pathlib.Path, train) -> int:
+def run(config: contracts.Config, path: pathlib.Path, train: Callable) -> int:
   """Runs what is left and writes the report; returns an exit code.
 
   `train(config, path)` does one run and returns its exit code: another than 0
@@ -111,7 +112,12 @@ def _run(config, path, train) -> int:
   return 0
 
 
-def steps(config, path, train, dataset) -> list[jobs.Job]:
+def steps(
+  config: contracts.Config,
+  path: pathlib.Path,
+  train: Callable,
+  dataset: contracts.Dataset,
+) -> list[jobs.Job]:
   """What comes before the detectors."""
   chain = [
     jobs.of_run(
@@ -139,7 +145,9 @@ def steps(config, path, train, dataset) -> list[jobs.Job]:
   return chain
 
 
-def sampled(place, out: pathlib.Path, count: int, seed: int) -> jobs.Job:
+def sampled(
+  place: pathlib.Path, out: pathlib.Path, count: int, seed: int
+) -> jobs.Job:
   """A folder of fakes, by the generator trained in `place`."""
   flags = {"workdir": place, "out": out, "count": count, "seed": seed}
   argv = [x for k, v in flags.items() for x in (f"--{k}", str(v))]

@@ -12,21 +12,23 @@ SOURCE = "source"  # The generator whose fakes detectors learn from.
 ON_FAKES = "cnn_on_fakes"  # The classifier that learns from fakes alone.
 
 
-def with_data(base, config) -> contracts.Config:
+def with_data(
+  base: contracts.Config, config: contracts.Config
+) -> contracts.Config:
   """A copy of a run's configuration with the study's data, split by patient."""
   c = configuration.changed(base, {"data": config.data.to_dict()}, "")
   c.data.split = "patient"
   return c
 
 
-def generators(config) -> list[str]:
+def generators(config: contracts.Config) -> list[str]:
   """Their names: the one detectors learn from first, the unseen one last."""
   ends = [SOURCE, config.unseen]
   between = [name for name in config.generators if name not in ends]
   return [ends[0], *between, ends[1]]
 
 
-def generator(config, name: str) -> contracts.Config:
+def generator(config: contracts.Config, name: str) -> contracts.Config:
   """The configuration of one of `config.generators`: some fields changed of
   `config.generator`, or of its own family's where it names another task."""
   changes, place = config.generators[name], f"generators.{name}"
@@ -38,14 +40,16 @@ def generator(config, name: str) -> contracts.Config:
   return configuration.changed(with_data(base, config), changes, place)
 
 
-def family(config, name: str) -> ModuleType:
+def family(config: contracts.Config, name: str) -> ModuleType:
   """The module of one of `config.generators`. Raises ConfigError."""
   task = generator(config, name).task
   field = f"generators.{name}.task"
   return named.find(field, task, contracts.GeneratorFamily).load()
 
 
-def program(config, name: str, group: str) -> contracts.Config:
+def program(
+  config: contracts.Config, name: str, group: str
+) -> contracts.Config:
   """The configuration of a program within its budget."""
   c = with_data(config.classifier, config)
   budget, changes = comparison.budgeted(config, group, name)
@@ -55,12 +59,14 @@ def program(config, name: str, group: str) -> contracts.Config:
   return configuration.changed(c, changes, f"{group}.{name}")
 
 
-def classifier(config, name: str) -> contracts.Config:
+def classifier(config: contracts.Config, name: str) -> contracts.Config:
   """Of findings, on the originals."""
   return program(config, name, "classifiers")
 
 
-def on_fakes(config, path: pathlib.Path, originals: int) -> contracts.Config:
+def on_fakes(
+  config: contracts.Config, path: pathlib.Path, originals: int
+) -> contracts.Config:
   """The CNN that learns findings from as many fakes as there are originals."""
   c = classifier(config, "cnn")
   c.data.name, c.data.dir = "generated", str(fakes(path, SOURCE))
@@ -71,7 +77,7 @@ def on_fakes(config, path: pathlib.Path, originals: int) -> contracts.Config:
 
 
 def detector(
-  config, name: str, path: pathlib.Path, made_by: str = SOURCE
+  config: contracts.Config, name: str, path: pathlib.Path, made_by: str = SOURCE
 ) -> contracts.Config:
   """Of fakes by one generator."""
   c = program(config, name, "detectors")

@@ -1,11 +1,12 @@
 """What a study's trained programs amount to, in figures."""
 
+from collections.abc import Sequence
 import pathlib
 from typing import Any
 
 import numpy as np
 
-from jaxfake import data
+from jaxfake import contracts, data
 from jaxfake.classifiers import registry
 from jaxfake.data import pipeline, reading
 from jaxfake.evaluation import metrics
@@ -21,19 +22,21 @@ REAL_OR_FAKE = ("real", "fake")
 Tested = tuple[np.ndarray, np.ndarray, list, list]
 
 
-def test_images(config) -> Tested:
+def test_images(config: contracts.Config) -> Tested:
   """Of a configuration's test split."""
   return of_split(data.prepare(config.data), config.data, "test")
 
 
-def of_split(dataset, config_data, split: str) -> Tested:
+def of_split(
+  dataset: contracts.Dataset, config_data: contracts.Config, split: str
+) -> Tested:
   source = pipeline.Images(dataset.source(split), config_data)
   read = pipeline.arrays(source)
   facts = source.column("patient"), source.column("id")
   return read["image"], read["label"], *facts
 
 
-def audit(config) -> dict:
+def audit(config: contracts.Config) -> dict:
   """leaks.audit of a detector's data, as it is scored."""
   dataset = data.prepare(config.data)
   train, test = (
@@ -46,7 +49,13 @@ def audit(config) -> dict:
   return leaks.audit(files, train, test)
 
 
-def result(config, path: pathlib.Path, dataset, audit, shown: bool) -> dict:
+def result(
+  config: contracts.Config,
+  path: pathlib.Path,
+  dataset: contracts.Dataset,
+  audit: dict,
+  shown: bool,
+) -> dict:
   """result.json of a study; writes detection.csv where detectors are shown."""
   classes = dataset.classes
   fakes_data = configs.on_fakes(config, path, 0).data
@@ -85,7 +94,13 @@ def result(config, path: pathlib.Path, dataset, audit, shown: bool) -> dict:
   }
 
 
-def row(place: pathlib.Path, name: str, classes, originals, fakes) -> dict:
+def row(
+  place: pathlib.Path,
+  name: str,
+  classes: Sequence[str],
+  originals: Tested,
+  fakes: Tested,
+) -> dict:
   """A classifier's figures on originals and on fakes, threshold included."""
   program, run = registry.load(place), disk.read_json(place / "result.json")
   cells: dict[str, Any] = {"program": name} | spent(run)
@@ -145,7 +160,9 @@ def quality(place: pathlib.Path, name: str) -> dict:
   } | measured
 
 
-def detected(config, path: pathlib.Path) -> tuple[list[dict], list[dict]]:
+def detected(
+  config: contracts.Config, path: pathlib.Path
+) -> tuple[list[dict], list[dict]]:
   """Figures of every detector on every generator's fakes beside the originals
   of test patients, and the scores they are from."""
   rows, scores = [], []

@@ -10,7 +10,7 @@ else. Three questions, of the images as they are scored:
   labels, and between two halves of the reals?
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 import io
 
 import numpy as np
@@ -134,7 +134,11 @@ def shortcuts(images: np.ndarray) -> np.ndarray:
   return np.concatenate([f(images[..., 0]) for f in SHORTCUTS.values()], 1)
 
 
-def shortcut_probe(train, test, of: Callable = shortcuts) -> dict:
+def shortcut_probe(
+  train: tuple[np.ndarray, np.ndarray],
+  test: tuple[np.ndarray, np.ndarray, list[str]],
+  of: Callable = shortcuts,
+) -> dict:
   """AUC of a ridge on `of(images)`: {"value", "low", "high", "interval"}.
 
   `train` is (images, labels), `test` (images, labels, patients).
@@ -149,7 +153,11 @@ def shortcut_probe(train, test, of: Callable = shortcuts) -> dict:
   return figures["auc"]
 
 
-def null_control(train, test, of: Callable) -> dict:
+def null_control(
+  train: tuple[np.ndarray, list[str]],
+  test: tuple[np.ndarray, list[str]],
+  of: Callable,
+) -> dict:
   """AUCs where a coin decides for each patient what all of its images are.
 
   There is nothing to be learnt, unless a patient is in train and in test. Of
@@ -174,7 +182,11 @@ def null_control(train, test, of: Callable) -> dict:
   }
 
 
-def audit(files, train, test) -> dict:
+def audit(
+  files: Sequence[Sequence[bytes]],
+  train: tuple[np.ndarray, np.ndarray, list[str]],
+  test: tuple[np.ndarray, np.ndarray, list[str]],
+) -> dict:
   """All three questions: {"containers", "shortcut_probe", "shortcuts",
   "shuffled_labels", "real_against_real", "leaks": [text]}.
 

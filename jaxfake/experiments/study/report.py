@@ -1,5 +1,6 @@
 """A study's figures as a page to read: report.html and report.md."""
 
+from collections.abc import Sequence
 import pathlib
 
 import numpy as np
@@ -70,7 +71,7 @@ def about(result: dict) -> list:
   ]
 
 
-def drop(path, result: dict) -> list:
+def drop(path: pathlib.Path, result: dict) -> list:
   classes = result["dataset"]["classes"]
   count = sum(result["fakes"].values())
   figures = {"accuracy": "accuracy"} | {f"recall/{c}": c for c in classes}
@@ -127,7 +128,7 @@ def grid(result: dict) -> list:
   ]
 
 
-def deepfakes(path, result: dict) -> list:
+def deepfakes(path: pathlib.Path, result: dict) -> list:
   def beside(row, name, form):
     if name not in row:  # Of a family that is judged otherwise.
       return "-"
@@ -170,7 +171,7 @@ def deepfakes(path, result: dict) -> list:
   ]
 
 
-def side_by_side(path, result: dict) -> np.ndarray:
+def side_by_side(path: pathlib.Path, result: dict) -> np.ndarray:
   """Originals of test patients and every generator's fakes, by class."""
   config = configuration.of(result["config"])
   cells = []
@@ -190,7 +191,7 @@ def side_by_side(path, result: dict) -> np.ndarray:
   return pictures.captioned(cells, 2)
 
 
-def detection(path, result: dict) -> list:
+def detection(path: pathlib.Path, result: dict) -> list:
   heading = report.Heading("Detectors: real or deepfake")
   rows, leaking = result["detection"], result["audit"]["leaks"]
   if rows is None:
@@ -242,7 +243,7 @@ def detection(path, result: dict) -> list:
   ]
 
 
-def as_scored(path, result, made_by: str) -> pathlib.Path:
+def as_scored(path: pathlib.Path, result: dict, made_by: str) -> pathlib.Path:
   """A picture of what detectors see of originals and of a generator's fakes."""
   config = configuration.of(result["config"])
   of = configs.detector(config, "cnn", path, made_by).data
@@ -259,7 +260,9 @@ def as_scored(path, result, made_by: str) -> pathlib.Path:
   return file
 
 
-def curves(path, result, name: str, made_by) -> tuple[pathlib.Path, ...]:
+def curves(
+  path: pathlib.Path, result: dict, name: str, made_by: Sequence[str]
+) -> tuple[pathlib.Path, ...]:
   """ROC, reliability and confusion of one detector, over the generators."""
   scores = [
     row
@@ -292,7 +295,7 @@ def curves(path, result, name: str, made_by) -> tuple[pathlib.Path, ...]:
   return tuple(folder / f"{stem}.png" for stem in drawn)
 
 
-def verdicts(rows, made_by) -> list[dict]:
+def verdicts(rows: list[dict], made_by: Sequence[str]) -> list[dict]:
   """What jaxfake.detect would have said: shares of each verdict."""
 
   def shares(counts):

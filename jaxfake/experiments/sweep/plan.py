@@ -5,7 +5,9 @@ change the same fields are one ablation, named by them. {} is the configuration
 itself, and stands beside each of the others.
 """
 
+from collections.abc import Callable, Sequence
 import hashlib
+import pathlib
 import re
 import runpy
 from typing import NamedTuple
@@ -35,7 +37,13 @@ class Setting(NamedTuple):
     )
 
 
-def plan(parse, arguments, root, only: str, seeds: int) -> list[Setting]:
+def plan(
+  parse: Callable,
+  arguments: Sequence[str],
+  root: pathlib.Path,
+  only: str,
+  seeds: int,
+) -> list[Setting]:
   """Every row of a sweep, in order of its ablations.
 
   `parse(arguments) -> (configuration, default folder)` is main's. `root` is

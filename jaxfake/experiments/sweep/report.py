@@ -152,7 +152,9 @@ def plot(settings: list[Setting], names: list[str]) -> np.ndarray:
   return pictures.panels(panels)
 
 
-def write(root: pathlib.Path, command: str, settings, asked: str) -> str:
+def write(
+  root: pathlib.Path, command: str, settings: list[Setting], asked: str
+) -> str:
   """Writes the table of `settings` in its forms, the plot and result.json;
   returns what to say. Raises ConfigError where `asked` names what is no figure
   of the runs."""

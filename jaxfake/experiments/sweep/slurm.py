@@ -104,7 +104,9 @@ class Slurm:
     )
 
 
-def submit(runs: list[Run], folder: pathlib.Path, parameters) -> dict[Run, str]:
+def submit(
+  runs: list[Run], folder: pathlib.Path, parameters: dict
+) -> dict[Run, str]:
   """Submits runs as one array; returns their jobs. Raises ConfigError where
   Slurm refuses, or is not there."""
   try:

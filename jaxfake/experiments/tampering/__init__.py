@@ -16,14 +16,15 @@ rows.jsonl                          what is done so far: not done again by the
                                     same command after an interruption
 """
 
+from collections.abc import Callable
 import json
 import pathlib
 
 import numpy as np
 
-from jaxfake import errors
+from jaxfake import contracts, errors
 from jaxfake.data import deliveries, matching, pipeline, sources, tampered, work
-from jaxfake.experiments.tampering import figures, maps, report
+from jaxfake.experiments.tampering import centres, figures, maps, report
 from jaxfake.experiments.tampering.ways import names, place, ways
 from jaxfake.runtime import disk, progress
 from jaxfake.training import workdir
@@ -31,7 +32,7 @@ from jaxfake.training import workdir
 CONFIG = "tampering.py"
 
 
-def check(config) -> None:
+def check(config: contracts.Config) -> None:
   """Raises ConfigError for values that no measurement could use."""
   tampered.check(config.data.tampered)
   for name in names(config):
@@ -57,9 +58,10 @@ def check(config) -> None:
       " from test pictures"
     )
   maps.check(config)
+  centres.check(config)
 
 
-def run(config, path: pathlib.Path, train) -> int:
+def run(config: contracts.Config, path: pathlib.Path, train: Callable) -> int:
   """Does all of it and writes the report; returns an exit code."""
   check(config)
   pipeline.check(config.data)
@@ -77,6 +79,8 @@ def run(config, path: pathlib.Path, train) -> int:
     rows = scored(config, parts, shown, path / "rows.jsonl")
     outcome = figures.figures(config, rows)
     outcome["audit"] = figures.audit(config, dataset)
+    all_ways = report.drawable(shown["test"])
+    outcome["centres"] = centres.measured(config, all_ways)
     disk.write_csv(path / "cells.csv", [flat(row) for row in rows])
     folder.finish(0, outcome, {})
     result = disk.read_json(path / "result.json")
@@ -85,7 +89,7 @@ def run(config, path: pathlib.Path, train) -> int:
   return 0
 
 
-def spread(source, most: int) -> sources.Subset:
+def spread(source: contracts.Items, most: int) -> sources.Subset:
   """At most so many items, evenly over a source."""
   every = np.arange(len(source))
   return sources.Subset(source, matching.evenly(every, min(most, len(every))))
@@ -95,7 +99,9 @@ def flat(row: dict) -> dict:
   return {k: v for k, v in row.items() if k != "iou"}
 
 
-def scored(config, parts: dict, shown: dict, path: pathlib.Path) -> list[dict]:
+def scored(
+  config: contracts.Config, parts: dict, shown: dict, path: pathlib.Path
+) -> list[dict]:
   """A row for each original, way, delivery and map that is `shown` the split;
   those done are kept in `path`, a line an original."""
   done = {(x["split"], x["at"]): x["rows"] for x in disk.read_lines(path)}
@@ -124,7 +130,13 @@ def rows_of(done: dict, split: str) -> list[dict]:
   return [row for key in sorted(done) if key[0] == split for row in done[key]]
 
 
-def of_original(config, source, at: int, split: str, shown: list) -> list[dict]:
+def of_original(
+  config: contracts.Config,
+  source: contracts.Items,
+  at: int,
+  split: str,
+  shown: list,
+) -> list[dict]:
   """The rows of one original, by some maps."""
   item, here, rows = source[at], place(config, source, at), []
   for way in ways(config):
@@ -146,7 +158,9 @@ def of_original(config, source, at: int, split: str, shown: list) -> list[dict]:
   return rows
 
 
-def fitted(name: str, mask: np.ndarray, shape) -> np.ndarray | None:
+def fitted(
+  name: str, mask: np.ndarray, shape: tuple[int, ...]
+) -> np.ndarray | None:
   """A mask as its delivered picture has it; None where nothing is left."""
   gray = np.where(mask, 255, 0).astype(np.uint8)
   if mask.shape != shape:

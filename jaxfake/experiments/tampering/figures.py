@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from jaxfake import contracts
 from jaxfake.data import matching, pipeline, reading, sources
 from jaxfake.evaluation import localization
 from jaxfake.evaluation.localization import of
@@ -10,7 +11,7 @@ from jaxfake.experiments.tampering import maps
 from jaxfake.experiments.tampering.ways import NONE, names, ways
 
 
-def figures(config, rows: list[dict]) -> dict:
+def figures(config: contracts.Config, rows: list[dict]) -> dict:
   """Figures of test pictures by map, way and delivery, and by map, way and
   size; and validation's threshold of the noise map: localizers' are of their
   own runs."""
@@ -48,7 +49,7 @@ def figures(config, rows: list[dict]) -> dict:
   return outcome
 
 
-def audit(config, dataset) -> dict:
+def audit(config: contracts.Config, dataset: contracts.Dataset) -> dict:
   """leaks.audit of some pairs: what tells them apart without the region."""
   parts, each = [], 2
   for split in ("train", "test"):

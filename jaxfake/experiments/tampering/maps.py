@@ -45,17 +45,17 @@ class Map(NamedTuple):
     )
 
 
-def noise(config) -> Map:
+def noise(config: contracts.Config) -> Map:
   of = lambda picture: inconsistency.evidence(picture, config.block)
   return Map(NOISE, "", of, THRESHOLDS, localization.peak)
 
 
-def names(config) -> list[str]:
+def names(config: contracts.Config) -> list[str]:
   """What is left out of each localizer, ALL for nothing."""
   return [x.strip() for x in config.left_out.split(",") if x.strip()]
 
 
-def check(config) -> None:
+def check(config: contracts.Config) -> None:
   """Raises ConfigError for what no localizer could learn, or be left out."""
   methods = [
     f"{kind} {method}"
@@ -67,7 +67,7 @@ def check(config) -> None:
     localizer.check(learning(config, name))
 
 
-def learning(config, left_out: str) -> contracts.Config:
+def learning(config: contracts.Config, left_out: str) -> contracts.Config:
   """The configuration of a localizer that does not learn one method."""
   c = config.localizer.copy_and_resolve_references().unlock()
   c.seed = config.seed
@@ -90,7 +90,7 @@ def folder(path: pathlib.Path, left_out: str) -> pathlib.Path:
   return path / "runs" / name.replace(" ", "-")
 
 
-def train(config, path: pathlib.Path, train: Callable) -> int:
+def train(config: contracts.Config, path: pathlib.Path, train: Callable) -> int:
   """Trains what localizers are left; returns an exit code."""
   return jobs.chain(
     [
@@ -105,7 +105,7 @@ def train(config, path: pathlib.Path, train: Callable) -> int:
   )
 
 
-def trained(config, path: pathlib.Path) -> list[Map]:
+def trained(config: contracts.Config, path: pathlib.Path) -> list[Map]:
   """The maps of the localizers."""
   maps = []
   for name in names(config):

@@ -4,18 +4,23 @@ import pathlib
 
 import numpy as np
 
+from jaxfake import contracts
 from jaxfake.classifiers import overlay
 from jaxfake.data import patients as whose
 from jaxfake.data.tampered import scene
 from jaxfake.evaluation import localization, pictures, report
 from jaxfake.evaluation.localization import of
-from jaxfake.experiments.tampering import maps
+from jaxfake.experiments.tampering import centres, maps
 from jaxfake.experiments.tampering.maps import Map
 from jaxfake.experiments.tampering.ways import NONE, names, place, ways
 
 
 def write(
-  config, path: pathlib.Path, source, result: dict, shown: list[Map]
+  config: contracts.Config,
+  path: pathlib.Path,
+  source: contracts.Items,
+  result: dict,
+  shown: list[Map],
 ) -> str:
   """Writes report.html, report.md and pictures/; returns the gist as text."""
   first = names(config)[0]
@@ -66,6 +71,15 @@ def write(
       report.Heading(f"By delivery: {name}"),
       grid(of(result["ways"], map=name), "delivery"),
     ]
+  if result["centres"]:
+    parts += [
+      report.Heading("Others' altered pictures, of which the middle is known"),
+      f"{config.centres}. Peak near: the map's maximum is at most"
+      f" {config.centres_px:g} pixels from the middle of what was altered;"
+      " chance, a place drawn anywhere in the picture is. None of these"
+      " pictures was learnt from.",
+      centres.table(result["centres"]),
+    ]
   parts += [
     report.Heading("What it looks like"),
     "From the left: original, altered, outline of the mask, map of"
@@ -111,7 +125,11 @@ def drawable(shown: list[Map]) -> list[Map]:
 
 
 def examples(
-  config, folder: pathlib.Path, source, result: dict, shown: list[Map]
+  config: contracts.Config,
+  folder: pathlib.Path,
+  source: contracts.Items,
+  result: dict,
+  shown: list[Map],
 ) -> list:
   """A picture for each way, of one original after the other."""
   parts = []

@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxfake import contracts
 from jaxfake.data import tampered
 from jaxfake.data.tampered import places, region, scene
 
@@ -23,11 +24,11 @@ class Way(NamedTuple):
     return f"{self.kind} {self.method}" + ", touched up" * self.touch_up
 
 
-def names(config) -> list[str]:
+def names(config: contracts.Config) -> list[str]:
   return [x.strip() for x in config.deliveries.split(",") if x.strip()]
 
 
-def ways(config) -> list[Way]:
+def ways(config: contracts.Config) -> list[Way]:
   """All ways to alter a region, the first to leave it as it is."""
   every = [Way("", "none", False)]
   for touch_up in (False, True):
@@ -63,7 +64,7 @@ class Place(NamedTuple):
     return pixels if way.kind else self.image, mask
 
 
-def place(config, source, at: int) -> Place:
+def place(config: contracts.Config, source: contracts.Items, at: int) -> Place:
   """Of an item of a source."""
   item = source[at]
   image = item["image"][..., 0]
