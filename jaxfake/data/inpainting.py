@@ -12,8 +12,8 @@ import json
 
 import numpy as np
 
+from jaxfake import contracts, errors
 from jaxfake import data as datasets
-from jaxfake import errors
 
 ABOUT = "windows of a source's originals, and what to fill of them"
 READS_PATIENTS = True
@@ -69,7 +69,7 @@ class Source:
     }
 
 
-def check(own) -> None:
+def check(own: contracts.Config) -> None:
   """Raises ConfigError for values of a config's data.inpainting."""
   errors.check_choice("data.inpainting.fill", own.fill, FILLS)
   if not 0 < own.least_mm <= own.most_mm:
@@ -83,7 +83,7 @@ def check(own) -> None:
     )
 
 
-def prepare(data) -> datasets.Dataset:
+def prepare(data: contracts.Config) -> datasets.Dataset:
   """What `config.data` names: `inpainting.real` is the kind of `dir`'s data.
 
   Raises ConfigError, DataError.

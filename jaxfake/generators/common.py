@@ -29,7 +29,7 @@ def check(config: contracts.Config) -> None:
   check_learning(config)
 
 
-def check_learning(config) -> None:
+def check_learning(config: contracts.Config) -> None:
   """Raises ConfigError for values of the fields that all have."""
   errors.check_choice("dtype", config.dtype, layers.DTYPES)
   require_at_least(config, "eval.images", 2)

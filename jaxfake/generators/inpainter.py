@@ -12,17 +12,18 @@ fill is a function of it.
 What is measured and sampled is made of held-out windows, never of train images.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 import functools
 import pathlib
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxfake import errors
+from jaxfake import contracts, errors
 from jaxfake.data import feed, inpainting, matching, pipeline, sources
 from jaxfake.data.tampered import blending
 from jaxfake.evaluation import pictures
@@ -30,7 +31,7 @@ from jaxfake.generators import common, gan, measure, translator
 from jaxfake.models import inpainter
 from jaxfake.nn import layers
 from jaxfake.runtime import devices, xla
-from jaxfake.training import augment, loop
+from jaxfake.training import augment, loop, workdir
 from jaxfake.training.task import Task
 
 CONFIG = "inpainter.py"
@@ -39,7 +40,7 @@ SHOWN_IMAGES = 8  # In a preview.
 summary = common.summary
 
 
-def check(config) -> None:
+def check(config: contracts.Config) -> None:
   """Raises ConfigError for values no run could use."""
   if config.data.name != "inpainting":
     raise errors.ConfigError(
@@ -53,12 +54,14 @@ def check(config) -> None:
   common.require_at_least(config, "l1", 0)
 
 
-def networks(config) -> tuple[inpainter.Generator, inpainter.Discriminator]:
+def networks(
+  config: contracts.Config,
+) -> tuple[inpainter.Generator, inpainter.Discriminator]:
   """The generator and discriminator modules of a config."""
   return inpainter.networks(config.model, layers.DTYPES[config.dtype])
 
 
-def initial(config, classes: Sequence[str]) -> Callable:
+def initial(config: contracts.Config, classes: Sequence[str]) -> Callable:
   """`init(key) -> gan.State`."""
   del classes  # It is told none.
   adam = common.optimiser(config)
@@ -82,11 +85,17 @@ def to_float(image: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
   return image.astype(jnp.float32) / 127.5 - 1, (mask > 0).astype(jnp.float32)
 
 
-def applied(net, params, *inputs: jax.Array) -> Any:
+def applied(net: nn.Module, params: contracts.Tree, *inputs: jax.Array) -> Any:
   return net.apply({"params": params}, *inputs)
 
 
-def filled(net, params, image, mask, noise) -> jax.Array:
+def filled(
+  net: nn.Module,
+  params: contracts.Tree,
+  image: jax.Array,
+  mask: jax.Array,
+  noise: jax.Array,
+) -> jax.Array:
   """Pictures (b, s, s, 1) whose region alone is the network's."""
   return jnp.where(mask > 0, applied(net, params, image, mask, noise), image)
 
@@ -97,7 +106,7 @@ def region_error(x: jax.Array, y: jax.Array, mask: jax.Array) -> jax.Array:
   return (jnp.abs(x - y) * mask).sum() / mask.sum()
 
 
-def stepper(config) -> Callable:
+def stepper(config: contracts.Config) -> Callable:
   """`step(state, batch) -> (state, metrics)`: the discriminator's update,
   equation 1, halved as in section 3.3, then the generator's through the new
   discriminator, equation 4."""
@@ -153,7 +162,7 @@ def stepper(config) -> Callable:
   return step
 
 
-def filling(config) -> Callable:
+def filling(config: contracts.Config) -> Callable:
   """`fill(params, seed, index, image, mask)`: uint8 (n, s, s, 1) of pictures
   and masks alike; the noise of each is a function of (seed, index)."""
   generator, _ = networks(config)
@@ -212,7 +221,7 @@ class Measures(measure.Measures):
       for x in items
     )
 
-  def evaluate(self, state, gather: Callable) -> dict:
+  def evaluate(self, state: gan.State, gather: Callable) -> dict:
     """Those of measure.Measures, and `region_error`, the mean absolute
     difference in gray levels in held-out regions, beside a harmonic fill's."""
     values = super().evaluate(state, gather)
@@ -224,7 +233,9 @@ class Measures(measure.Measures):
       "region_error_harmonic": self._error_harmonic,
     }
 
-  def preview(self, state, gather: Callable) -> dict[str, np.ndarray]:
+  def preview(
+    self, state: gan.State, gather: Callable
+  ) -> dict[str, np.ndarray]:
     """Held-out windows, what is seen of them, and filled, a row each."""
     some = self._some(SHOWN_IMAGES)
     fakes = gather(self._fill(state), some)[..., 0]
@@ -237,7 +248,7 @@ class Measures(measure.Measures):
     return {"preview": pictures.captioned(cells, 1)}
 
 
-def apart(pairs) -> float:
+def apart(pairs: Iterable) -> float:
   """The mean over (gray (s, s), item) of how far the gray levels are from the
   item's image in its region."""
   return float(
@@ -252,7 +263,7 @@ def apart(pairs) -> float:
   )
 
 
-def make(config, dataset) -> Task:
+def make(config: contracts.Config, dataset: pipeline.Splits) -> Task:
   """The task of learning to fill the windows of a data set.
 
   `dataset` are pipeline.Splits that read image, mask and label.
@@ -266,7 +277,9 @@ def make(config, dataset) -> Task:
   )
 
 
-def prepare(config, splits, run) -> Callable[[], int]:
+def prepare(
+  config: contracts.Config, splits: pipeline.Splits, run: workdir.Workdir
+) -> Callable[[], int]:
   """What trains the networks and returns an exit code, ready to be called."""
   splits = splits.reading("image", "mask", "label")
   task = make(config, splits)
@@ -324,7 +337,7 @@ def load(path: pathlib.Path, step: int | None = None) -> Inpainter:
   return Inpainter(config, classes, state, translator.Originals(path))
 
 
-def describe(config) -> dict[str, Any]:
+def describe(config: contracts.Config) -> dict[str, Any]:
   """What tells one from another."""
   return {
     "fill": config.data.inpainting.fill,

@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxfake import errors
+from jaxfake import contracts, errors
 from jaxfake.models import cyclegan
 from jaxfake.nn import conv, windows
 
@@ -66,13 +66,13 @@ class Discriminator(nn.Module):
     return cyclegan.Discriminator(self.width, self.halvings, self.dtype)(x)
 
 
-def seen(image, mask) -> jax.Array:
+def seen(image: jax.Array, mask: jax.Array) -> jax.Array:
   """What both networks see of a picture: (b, s, s, 2), itself where it is not
   to be filled, and where it is."""
   return jnp.concatenate([image * (1 - mask), mask], -1)
 
 
-def check(model) -> None:
+def check(model: contracts.Config) -> None:
   """Raises ConfigError for values of a config's `model`."""
   errors.check_choice("model.patch", model.patch, PATCHES)
   if model.width < 1:
@@ -81,7 +81,9 @@ def check(model) -> None:
     )
 
 
-def networks(model, dtype=None) -> tuple[Generator, Discriminator]:
+def networks(
+  model: contracts.Config, dtype: jax.typing.DTypeLike | None = None
+) -> tuple[Generator, Discriminator]:
   """Of a config's `model` part. Parameters and what they return are float32
   whatever the `dtype`."""
   return (

@@ -170,7 +170,7 @@ def names(own: Mapping[str, Any], kind: str) -> list[str]:
   return given or [x for x in scene.METHODS[kind] if has or x != learnt.NAME]
 
 
-def model(own, kind: str, method: str) -> Any:
+def model(own: Mapping[str, Any], kind: str, method: str) -> Any:
   """The inpainter that a method needs; None for one that needs none. Raises
   ConfigError."""
   from jaxfake.data.tampered import learnt

@@ -39,19 +39,19 @@ class Answer(NamedTuple):
   def size(self) -> int:
     return len(self.filled)
 
-  def fill(self, *question) -> np.ndarray:
+  def fill(self, *question: Any) -> np.ndarray:
     del question
     return self.filled
 
 
-def learnt(scene, rng: np.random.Generator) -> tuple:
+def learnt(scene: Any, rng: np.random.Generator) -> tuple:
   """What `scene.model`, a contracts.Inpainter, makes of the surroundings; of a
   fill that was enlarged, blending takes the seam away."""
   question = asked(scene, scene.model.size, rng)
   return put_back(scene, scene.model.fill(*question))
 
 
-def asked(scene, size: int, rng: np.random.Generator) -> Question:
+def asked(scene: Any, size: int, rng: np.random.Generator) -> Question:
   """What an inpainter of so many pixels a side is asked about a scene."""
   seen, mask = window(scene.values, scene.box, size)
   noise = rng.standard_normal(mask.shape, np.float32)
@@ -86,7 +86,7 @@ def window(
   return seen, mask
 
 
-def put_back(scene, filled: np.ndarray) -> tuple:
+def put_back(scene: Any, filled: np.ndarray) -> tuple:
   """(values (height, width), mask) of a scene's box, of a fill (size, size).
 
   A window that was not shrunk has the picture's own values around the region,

@@ -52,7 +52,7 @@ def ends(values: np.ndarray) -> tuple[float, float]:
   return float(low), float(max(high, low + 1))
 
 
-def seen(values: np.ndarray, box: Box, cm: float = 0.0, **others) -> Scene:
+def seen(values: np.ndarray, box: Box, cm: float = 0.0, **others: Any) -> Scene:
   """A scene of whole numbers (h, w), bright where dense; `cm` is a pixel's side
   (0: not known), `others` are fields of it."""
   cm = cm or FIELD_CM / min(values.shape)
