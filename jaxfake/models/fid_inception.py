@@ -25,7 +25,7 @@ class FIDInception(nn.Module):
   """Images (b, 299, 299, 3) from -1 to 1 to float32 features (b, 2048)."""
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x: jax.Array):
     chain = functools.partial(
       inception_v3.convolve, train=False, dtype=None, scale=True
     )

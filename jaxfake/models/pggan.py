@@ -75,7 +75,9 @@ class Generator(nn.Module):
   dtype: jax.typing.DTypeLike | None = None  # Of the convolutions.
 
   @nn.compact
-  def __call__(self, z, label=None, *, train: bool):
+  def __call__(
+    self, z: jax.Array, label: jax.Array | None = None, *, train: bool
+  ):
     del train  # It does the same then.
     share = shares(self, len(self.widths))
     widths = self.widths[: self.sides or None]
@@ -113,7 +115,9 @@ class Discriminator(nn.Module):
   dtype: jax.typing.DTypeLike | None = None
 
   @nn.compact
-  def __call__(self, x, label=None, *, train: bool):
+  def __call__(
+    self, x: jax.Array, label: jax.Array | None = None, *, train: bool
+  ):
     del train  # It does the same then.
     share = shares(self, len(self.widths))
     widths = self.widths[: self.sides or None]
