@@ -7,8 +7,10 @@ what is to be filled. With `fill` nodule the window has a drawn nodule in there
 and the original.
 """
 
+from collections.abc import Mapping
 import hashlib
 import json
+from typing import Any
 
 import numpy as np
 
@@ -34,7 +36,9 @@ class Source:
 
   features = FEATURES
 
-  def __init__(self, originals, own, size: int):
+  def __init__(
+    self, originals: contracts.Items, own: Mapping[str, Any], size: int
+  ):
     self._originals, self._own, self._size = originals, dict(own), size
 
   def __len__(self) -> int:

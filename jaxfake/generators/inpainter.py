@@ -178,7 +178,7 @@ def filling(config: contracts.Config) -> Callable:
 class Measures(measure.Measures):
   """A task's `evaluate` and `preview`, by held-out windows."""
 
-  def __init__(self, config, dataset):
+  def __init__(self, config: contracts.Config, dataset: pipeline.Splits):
     """`dataset` are pipeline.Splits of windows."""
     fill = filling(config)
 
@@ -293,7 +293,13 @@ class Inpainter(common.Trained):
 
   conditional = False
 
-  def __init__(self, config, classes: Sequence[str], state, windows):
+  def __init__(
+    self,
+    config: contracts.Config,
+    classes: Sequence[str],
+    state: gan.State,
+    windows: contracts.Examples,
+  ):
     super().__init__(
       xla.jit(filling(config)), config.task, config, classes, state
     )

@@ -30,7 +30,7 @@ class Generator(nn.Module):
   dtype: jax.typing.DTypeLike | None = None  # Of the arithmetic.
 
   @nn.compact
-  def __call__(self, image, mask, noise):
+  def __call__(self, image: jax.Array, mask: jax.Array, noise: jax.Array):
     def unit(x, times, side=3, stride=1):
       width = min(times, MOST) * self.width
       return nn.elu(
@@ -61,7 +61,7 @@ class Discriminator(nn.Module):
   dtype: jax.typing.DTypeLike | None = None
 
   @nn.compact
-  def __call__(self, image, mask, filled):
+  def __call__(self, image: jax.Array, mask: jax.Array, filled: jax.Array):
     x = jnp.concatenate([seen(image, mask), filled], -1)
     return cyclegan.Discriminator(self.width, self.halvings, self.dtype)(x)
 
