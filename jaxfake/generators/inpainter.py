@@ -298,7 +298,7 @@ class Inpainter(common.Trained):
     config: contracts.Config,
     classes: Sequence[str],
     state: gan.State,
-    windows: contracts.Examples,
+    windows: contracts.Items,
   ):
     super().__init__(
       xla.jit(filling(config)), config.task, config, classes, state
