@@ -38,6 +38,12 @@ class Originals:
     labels = np.array(self._columns["label"])
     self._places = [np.flatnonzero(labels != k) for k in range(2)]
 
+  @property
+  def features(self) -> dict[str, str]:
+    """See contracts.Items."""
+    images = dict.fromkeys(self._arrays, "image")
+    return images | {"label": "integer"} | dict.fromkeys(FACTS, "text")
+
   def __len__(self) -> int:
     return len(self._columns["label"])
 
