@@ -54,7 +54,8 @@ def get_config(arg=""):
   c.data.many_sources = dict(leave_out="", licences="")
 
   # Of tampered: the kind of the originals, which `dir` holds; methods by commas
-  # ("": all); sizes of the altered box; the share of pictures whose noise is
+  # ("": all); the folders of inpainters, of which learnt is one more method
+  # ("": none); sizes of the altered box; the share of pictures whose noise is
   # touched up; how often a train original is altered, each time in another way;
   # the JPEG quality that all pictures take (0: none); two classes, untampered
   # and tampered, instead of three; pictures in splits one by one, so that
@@ -63,6 +64,8 @@ def get_config(arg=""):
     real="phantom",
     inject="",
     remove="",
+    inject_model="",
+    remove_model="",
     least_mm=8.0,
     most_mm=40.0,
     touch_up=0.5,

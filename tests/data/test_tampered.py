@@ -224,6 +224,8 @@ def test_the_rule_for_lungs_finds_the_phantoms():
     ({"tampered.most_mm": 1.0}, "least_mm is 8.0, most_mm 1.0"),
     ({"tampered.touch_up": 2.0}, "touch_up is 2.0: expected a share"),
     ({"tampered.jpeg": 101}, "jpeg is 101: expected a quality"),
+    ({"tampered.inject": "learnt"}, "data.tampered.inject_model is empty"),
+    ({"tampered.remove_model": "no"}, "no is not a run's folder"),
     ({"tampered.real": "tampered"}, "data.tampered.real is 'tampered'"),
   ],
 )

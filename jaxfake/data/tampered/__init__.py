@@ -14,6 +14,7 @@ taken out; elsewhere a place in the lungs is filled, whatever is there.
 """
 
 from collections.abc import Mapping
+import functools
 import hashlib
 import itertools
 import json
@@ -137,7 +138,14 @@ class Source:
       other = scene.donor(self._originals[at]["image"][..., 0])
     seed = int(rng.integers(2**32))
     return scene.tampered(
-      image, box, kind, method, seed, touch_up=touch_up, other=other
+      image,
+      box,
+      kind,
+      method,
+      seed,
+      touch_up=touch_up,
+      other=other,
+      model=model(self._own, kind, method),
     )
 
 
@@ -153,20 +161,44 @@ def classes(own: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def names(own: Mapping[str, Any], kind: str) -> list[str]:
-  """The methods of a kind that a set is made by; all where none is named."""
-  from jaxfake.data.tampered import scene
+  """The methods of a kind that a set is made by; where none is named all, but
+  `learnt` only where the kind has an inpainter."""
+  from jaxfake.data.tampered import learnt, scene
 
   given = [x.strip() for x in own[kind].split(",") if x.strip()]
-  return given or list(scene.METHODS[kind])
+  has = own[f"{kind}_model"]
+  return given or [x for x in scene.METHODS[kind] if has or x != learnt.NAME]
+
+
+def model(own: Mapping[str, Any], kind: str, method: str) -> Any:
+  """The inpainter that a method needs; None for one that needs none. Raises
+  ConfigError."""
+  from jaxfake.data.tampered import learnt
+
+  if method != learnt.NAME:
+    return None
+  return _loaded(f"data.tampered.{kind}_model", own[f"{kind}_model"], kind)
+
+
+@functools.cache
+def _loaded(field: str, path: str, kind: str) -> Any:
+  from jaxfake.data.tampered import learnt
+
+  return learnt.load(field, path, kind)
 
 
 def check(own: contracts.Config) -> None:
   """Raises ConfigError for values of a config's data.tampered."""
-  from jaxfake.data.tampered import scene
+  from jaxfake.data.tampered import learnt, scene
 
   for kind in KINDS:
     for name in names(own, kind):
       errors.check_choice(f"data.tampered.{kind}", name, scene.METHODS[kind])
+    if learnt.NAME in names(own, kind) and not own[f"{kind}_model"]:
+      raise errors.ConfigError(
+        f"data.tampered.{kind} names learnt, and data.tampered.{kind}_model is"
+        " empty: expected the folder of a run of configs/inpainter.py"
+      )
   if not 0 < own.least_mm <= own.most_mm:
     raise errors.ConfigError(
       f"data.tampered.least_mm is {own.least_mm}, most_mm {own.most_mm}:"
@@ -235,16 +267,21 @@ def leaked(source: Source) -> dict[str, sources.Subset]:
 
 def _facts(data, real, parts) -> dict:
   own = data.tampered.to_dict()
-  made_of = json.dumps([real.facts["content_sha256"], own], sort_keys=True)
+  models = [model(own, kind, x) for kind in KINDS for x in names(own, kind)]
+  # An inpainter's state makes another set, and not the folder it lies in.
+  fields = {k: v for k, v in own.items() if not k.endswith("_model")}
+  made_of = [real.facts["content_sha256"], fields]
+  made_of += [x.sha256 for x in models if x]
+  made_of = json.dumps(made_of, sort_keys=True)
   digest = hashlib.sha256(made_of.encode()).hexdigest()
   each = classes(own)
   counts, unknown, patients = {}, {}, {}
   for split, source in parts.items():
     labels = source.column("label")
     counts[split] = {name: labels.count(i) for i, name in enumerate(each)}
-    names = source.column("patient")
-    unknown[split] = sum(not whose.known(name) for name in names)
-    patients[split] = set(names)
+    owners = source.column("patient")
+    unknown[split] = sum(not whose.known(name) for name in owners)
+    patients[split] = set(owners)
   same = (
     "split",
     "patients_by",
