@@ -147,7 +147,9 @@ def test_peaks_near_the_known_middle_are_counted(tmp_path):
     (tmp_path / f"{name}.png").write_bytes(reading.png(gray))
   centres.check(config)
   seen = maps.Map("itself", "", lambda x: x.astype(np.float32), None, None)
-  table = {x["type"]: x for x in centres.measured(config, [seen])}
+  table = {
+    x["type"]: x for x in centres.measured(config, lambda patient: [seen])
+  }
   assert {k: x["hit"]["value"] for k, x in table.items()} == {
     "all": pytest.approx(2 / 3),
     "FB+FM": 1,
