@@ -139,6 +139,24 @@ def test_each_half_is_measured_by_what_learnt_the_other(tmp_path):
   assert disk.read_json(path / "runs/half-1/result.json")["step"] == "kept"
 
 
+def test_begins_as_the_localizer_of_all_methods(tmp_path, monkeypatch):
+  begun = []
+
+  def train(config, task, source, run):
+    begun.append(task.start and task.start(localizer.State(*range(5))))
+    return 0
+
+  restored = lambda path, config: {"params": path, "batch_stats": None}
+  monkeypatch.setattr(halves.loop, "train", train)
+  monkeypatch.setattr(localizer, "restored", restored)
+  folder, path = slices(tmp_path / "slices"), tmp_path / "run"
+  assert halves.train(configured(folder), path) == 0
+  assert halves.train(configured(folder, "--config.left_out="), path) == 0
+  known, new = begun[:2], begun[2:]
+  assert {x.params for x in known} == {path / "runs/all-methods"}
+  assert known[0].step == 0 and new == [None, None]
+
+
 def test_mistakes_are_refused_by_name(tmp_path):
   few = slices(tmp_path / "few", patients=3)
   message = "names 3 patients, expected at least 4"
