@@ -165,6 +165,10 @@ def test_mistakes_are_refused_by_name(tmp_path):
   halves.check(configured(few, "--config.centres_steps=0"))
   with pytest.raises(errors.ConfigError, match="centres_steps is -1: expected"):
     halves.check(configured(few, "--config.centres_steps=-1"))
+  flags = "--config.localizer.window=9", "--config.left_out="
+  narrow = configured(slices(tmp_path / "narrow"), *flags)
+  with pytest.raises(errors.ConfigError, match="window is 9: expected a mult"):
+    halves.check(narrow)
   small = slices(tmp_path / "small", side=96)
   config = configured(small, "--config.localizer.window=128")
   message = "has 96 x 96 pixels: expected at least localizer.window, 128"

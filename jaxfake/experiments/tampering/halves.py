@@ -105,6 +105,7 @@ def check(config: contracts.Config) -> None:
       f" patients, expected at least {LEAST} to learn from halves; or set"
       " centres_steps=0"
     )
+  localizer.check(maps.learning(config, maps.ALL))
   loop.check(learning(config, 0))
 
 
