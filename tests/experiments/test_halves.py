@@ -40,7 +40,7 @@ def configured(folder, *flags):
 
 def picture(*middles, side=96):
   gray = np.full((side, side), 50, np.uint8)
-  gray[centres.disc(gray.shape, middles, RADIUS)] = 200
+  gray[centres.disc(gray.shape, list(middles), RADIUS)] = 200
   return {"file": "a.png", "gray": gray, "middles": list(middles)}
 
 
