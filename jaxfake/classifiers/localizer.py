@@ -66,11 +66,10 @@ def check(config: contracts.Config) -> None:
       " of tampered"
     )
   tampered.check(config.data.tampered)
-  if config.data.tampered.leaky:
-    raise errors.ConfigError(
-      "data.tampered.leaky is True: expected False, for task localizer learns"
-      " from each picture beside the same altered"
-    )
+  tampered.check_pairs(
+    config.data.tampered,
+    "for task localizer learns from each picture beside the same altered",
+  )
   multiple = models.MULTIPLE
   if config.window < 4 * multiple or config.window % multiple:
     raise errors.ConfigError(

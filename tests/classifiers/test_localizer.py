@@ -265,6 +265,7 @@ def test_thresholds_are_validations():
     (dict(data__tampered__jpeg=101), "data.tampered.jpeg is 101"),
     (dict(data__tampered__draws=0), "data.tampered.draws is 0: expected"),
     (dict(data__tampered__leaky=True), "data.tampered.leaky is True"),
+    (dict(data__tampered__region=64), "data.tampered.region is 64: expected 0"),
   ],
 )
 def test_mistakes_are_refused_by_name(changes, message):

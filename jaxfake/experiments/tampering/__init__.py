@@ -59,11 +59,9 @@ def check(config: contracts.Config) -> None:
       f"data.name is {config.data.name!r}: expected tampered, with"
       " data.tampered.binary"
     )
-  if config.data.tampered.leaky:
-    raise errors.ConfigError(
-      "data.tampered.leaky is True: expected False, or localizers would learn"
-      " from test pictures"
-    )
+  tampered.check_pairs(
+    config.data.tampered, "for test pictures are altered whole, in every way"
+  )
   maps.check(config)
   centres.check(config)
   halves.check(config)
