@@ -58,8 +58,10 @@ def get_config(arg=""):
   # ("": none); sizes of the altered box; the share of pictures whose noise is
   # touched up; how often a train original is altered, each time in another way;
   # the JPEG quality that all pictures take (0: none); two classes, untampered
-  # and tampered, instead of three; pictures in splits one by one, so that
-  # patients and pairs stand in several, to see what that hides.
+  # and tampered, instead of three, or TB, TM, FB and FM; pixels a side of the
+  # square about the region that an item is (0: the whole picture); pictures in
+  # splits one by one, so that patients and pairs stand in several, to see what
+  # that hides.
   c.data.tampered = dict(
     real="phantom",
     inject="",
@@ -72,6 +74,8 @@ def get_config(arg=""):
     draws=1,
     jpeg=0,
     binary=False,
+    four=False,
+    region=0,
     leaky=False,
     seed=0,
   )

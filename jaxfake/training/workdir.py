@@ -51,7 +51,10 @@ FREE = (
 LATER = (
   "data.many_sources.",
   "data.tampered.",
+  "data.tampered.draws",
+  "data.tampered.four",
   "data.tampered.inject_model",
+  "data.tampered.region",
   "data.tampered.remove_model",
 )
 
