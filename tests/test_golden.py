@@ -8,6 +8,8 @@ is never made anew: it stands for what users have.
 import json
 import os
 import pathlib
+import subprocess
+import sys
 import tarfile
 
 import jaxlib
@@ -16,7 +18,6 @@ from PIL import Image
 from places import TESTS
 import pytest
 
-from jaxfake import main, sample
 from jaxfake.classifiers import registry
 from jaxfake.runtime import provenance
 
@@ -61,16 +62,41 @@ FAKE = [
 ]
 
 
-def run(path, name, *flags) -> dict:
-  config = f"--config={TESTS.parent}/configs/{name}:tiny"
-  assert main.main(["", config, f"--workdir={path}", *flags]) == 0
-  return json.loads((path / "result.json").read_text())
+# conftest.py's compile faster, and round otherwise.
+FLAGS = "--xla_backend_optimization_level=0"
+COMMANDS = """
+import json, sys
+from jaxfake import main, sample
+of = {"main": main.main, "sample": lambda argv: sample.main(argv[1:])}
+for argv in json.loads(sys.argv[1]):
+  if code := of[argv[0]](argv):
+    sys.exit(code)
+"""
 
 
-def sampled(run, out, count: int) -> list[dict]:
-  flags = f"--workdir={run} --out={out} --count={count}".split()
-  assert sample.main(flags) == 0
-  lines = (out / "manifest.jsonl").read_text().splitlines()
+def run(*commands: list[str]) -> None:
+  """Commands of main and sample, in a process with the flags of the bits."""
+  done = subprocess.run(
+    [sys.executable, "-c", COMMANDS, json.dumps(commands)],
+    env=os.environ | {"XLA_FLAGS": FLAGS},
+    capture_output=True,
+    text=True,
+    timeout=900,
+  )
+  assert done.returncode == 0, done.stderr
+
+
+def trained(path, name, *flags) -> list[str]:
+  config = f"{TESTS.parent}/configs/{name}:tiny"
+  return ["main", f"--config={config}", f"--workdir={path}", *flags]
+
+
+def sampled(run, out, count: int) -> list[str]:
+  return ["sample", f"--workdir={run}", f"--out={out}", f"--count={count}"]
+
+
+def manifest(folder) -> list[dict]:
+  lines = (folder / "manifest.jsonl").read_text().splitlines()
   return [json.loads(x) for x in lines]
 
 
@@ -85,15 +111,19 @@ def results(tmp_path_factory) -> tuple[dict, np.ndarray]:
   path = tmp_path_factory.mktemp("golden")
   conditional = "--config.model.conditional=True"
   fast = "--config.opt.lr=0.02", "--config.ema=0.5"  # Or fakes are all gray.
-  results = {
-    "gan": run(path / "gan", "dcgan.py"),
-    "conditional": run(path / "conditional", "dcgan.py", conditional, *fast),
-    "classifier": run(path / "classifier", "classifier.py"),
-  }
-  rows = sampled(path / "conditional", path / "fakes", 160)
   fakes = f"--config.data.real_or_fake.fakes={path}/fakes"
-  results["detector"] = run(path / "detector", "detector.py", fakes)
-  return results, pixels(path / "fakes", rows[0])
+  run(
+    trained(path / "gan", "dcgan.py"),
+    trained(path / "conditional", "dcgan.py", conditional, *fast),
+    trained(path / "classifier", "classifier.py"),
+    sampled(path / "conditional", path / "fakes", 160),
+    trained(path / "detector", "detector.py", fakes),
+  )
+  results = {
+    name: json.loads((path / name / "result.json").read_text())
+    for name in STATES
+  }
+  return results, pixels(path / "fakes", manifest(path / "fakes")[0])
 
 
 def test_runs_end_in_the_states_they_did(results):
@@ -136,11 +166,8 @@ def old(tmp_path_factory) -> pathlib.Path:
 
 
 def test_an_old_generator_still_draws_what_it_drew(old, tmp_path):
-  before = [
-    json.loads(x)
-    for x in (old / "samples/manifest.jsonl").read_text().splitlines()
-  ]
-  rows = sampled(old / "gan", tmp_path, 4)
+  run(sampled(old / "gan", tmp_path, 4))
+  before, rows = manifest(old / "samples"), manifest(tmp_path)
   assert rows == before  # The hash of the whole restored state is in each.
   for row in rows:
     was, now = (pixels(x, row).astype(int) for x in (old / "samples", tmp_path))

@@ -263,10 +263,21 @@ class Source:
   def __repr__(self) -> str:
     return f"Source({self._name}, {len(self)} images)"
 
+  @functools.cached_property
+  def _facts(self) -> dict[str, list]:
+    """All but the images: a column would read and parse every record again."""
+    names = self.features.keys() - {*self._images}
+    facts = {name: [] for name in names}
+    for i in range(len(self)):
+      record = self._records[i]
+      for name in names:
+        x = record[name]
+        facts[name].append(x.decode() if isinstance(x, bytes) else x)
+    return facts
+
   def column(self, name: str) -> list:
     """One fact of every image, such as "label", without decoding any."""
-    values = [self._records[i][name] for i in range(len(self))]
-    return [x.decode() if isinstance(x, bytes) else x for x in values]
+    return [*self._facts[name]]
 
   def __getitem__(self, i: int) -> dict:
     i = operator.index(i)

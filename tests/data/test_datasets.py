@@ -108,6 +108,10 @@ def test_a_source_is_a_sequence_and_pickles(tmp_path):
     source[8]
   again = pickle.loads(pickle.dumps(source))
   assert again[3]["id"] == source[3]["id"]
+  items = list(source)
+  for name in "label", "patient", "id":
+    assert source.column(name) == [item[name] for item in items]
+    source._records = None  # Read once, for all columns.
   with pytest.raises(errors.DataError, match="no extra images"):
     data.prepare(config(dir=kaggle(tmp_path / "x"))).source("extra")
 
