@@ -9,7 +9,23 @@ import numpy as np
 import pytest
 import torch
 
-KINDS = "Conv2d", "ConvTranspose2d", "Linear", "BatchNorm2d", "GroupNorm"
+KINDS = (
+  "Conv2d",
+  "ConvTranspose2d",
+  "Linear",
+  "BatchNorm2d",
+  "GroupNorm",
+  # Of StyleGAN2.
+  "Conv",
+  "StyledConv",
+  "Dense",
+)
+
+# Layers of DCGAN at 32 px as they are made.
+GENERATOR = [
+  f"{x}_{i}" for i in range(3) for x in ("ConvTranspose", "BatchNorm")
+]
+GENERATOR.append("ConvTranspose_3")
 
 
 def layers_of(variables, order) -> list[dict]:
@@ -32,9 +48,13 @@ def pairs(layers, theirs) -> list[tuple]:
     if isinstance(module, torch.nn.ConvTranspose2d):
       # A kernel of ours slides over the spread input unflipped.
       kernel = kernel[::-1, ::-1].transpose(2, 3, 0, 1)
+    elif getattr(module, "doubles", False):
+      kernel = kernel[::-1, ::-1].transpose(3, 2, 0, 1)
     elif kernel.ndim > 1:
       kernel = kernel.transpose((3, 2, 0, 1) if kernel.ndim == 4 else (1, 0))
     found += [(module.weight, kernel), (module.bias, ours.get("bias"))]
+    if "strength" in ours:
+      found.append((module.strength, ours["strength"]))
     if "mean" in ours:
       found += [(module.running_mean, ours["mean"])]
       found += [(module.running_var, ours["var"])]

@@ -7,10 +7,11 @@ are defined, of which either may need fewer. What is given to both:
 - gan_train: the GAN's step as jaxfake.main runs it: one generator pass for both
   updates, the discriminator's on real and fake, its update, another pass for
   the generator's; Adam, the averaged generator, gradient norms.
-- wgan_gp_train: the WGAN-GP's: one generator pass for the fakes of five critic's
-  updates, each with its gradient penalty on a fifth of the batch; another for
-  the generator's update. Else as gan_train.
-- edm_train: the diffusion model's step: noise, dropout, the weighted error, Adam
+- wgan_gp_train: one generator pass for the fakes of the critic's five updates,
+  each with its gradient penalty on a fifth of the batch; another for the
+  generator's update. Else as gan_train.
+- stylegan2_train: as gan_train, with R1 at one step in 16.
+- edm_train: a diffusion model's step: noise, dropout, the weighted error, Adam
   on a warm-up, the averaged network, the gradient's norm.
 - train: the classifier's step as jaxfake.main runs it: label smoothing,
   dropout, clipping, AdamW on a warm-up and cosine with decay of kernels alone,
@@ -33,7 +34,14 @@ from typing import Any, NamedTuple
 from jaxfake import contracts
 
 # The configuration of each family of generators.
-FILES = {"gan": "dcgan.py", "edm": "edm.py", "wgan_gp": "wgan_gp.py"}
+FILES = {
+  "gan": "dcgan.py",
+  "wgan_gp": "wgan_gp.py",
+  "stylegan2": "stylegan2.py",
+  "edm": "edm.py",
+}
+# Steps after which a kind's work repeats: turns are of whole ones.
+CYCLE = {"stylegan2_train": 16}
 
 
 class Case(NamedTuple):
@@ -78,6 +86,9 @@ CASES = {
   "dcgan128_train": Case("gan_train", "dcgan", 128, 16, 128),
   # A batch is five of the critic's.
   "wgan_gp64_train": Case("wgan_gp_train", "wgan", 64, 80, 320),
+  "stylegan2_64_train": Case(
+    "stylegan2_train", "stylegan2", 64, 8, 32, width=32
+  ),
   "edm64_train": Case("edm_train", "unet", 64, 8, 128, dropout=0.1),
   "edm64_sample": Case("edm_sample", "unet", 64, 2, 128, dropout=0.1),
   "cnn_train": Case("train", "cnn", 96, 32, 256, dropout=0.2),

@@ -22,12 +22,24 @@ from jaxfake.classifiers import detector, features, neural
 from jaxfake.classifiers import registry as programs
 from jaxfake.data import feed, pipeline, sources, work
 from jaxfake.evaluation.verdicts import VERDICTS
-from jaxfake.generators import common, edm, gan, registry, wgan_gp
+from jaxfake.generators import (
+  common,
+  edm,
+  gan,
+  registry,
+  stylegan2,
+  wgan_gp,
+)
 from jaxfake.runtime import devices, provenance, xla
 from jaxfake.training import loop
 
 STEPS = 10_000  # Of the learning rate's schedule.
-GENERATORS = {"gan": gan, "edm": edm, "wgan_gp": wgan_gp}
+GENERATORS = {
+  "gan": gan,
+  "wgan_gp": wgan_gp,
+  "stylegan2": stylegan2,
+  "edm": edm,
+}
 
 
 def about(_: object) -> dict:
@@ -183,6 +195,7 @@ KINDS = {
   "edm_train": training,
   "edm_sample": denoising,
   "wgan_gp_train": training,
+  "stylegan2_train": training,
   "train": training,
   "score": scoring,
   "input": reading,

@@ -27,6 +27,7 @@ from torch.utils import flop_counter
 from jaxfake.benchmarks import (
   cases,
   peers_edm,
+  peers_stylegan2,
   peers_wgan_gp,
   torch_peers,
   torch_place,
@@ -342,6 +343,7 @@ KINDS = {
   "edm_train": peers_edm.training,
   "edm_sample": peers_edm.sampling,
   "wgan_gp_train": peers_wgan_gp.training,
+  "stylegan2_train": peers_stylegan2.training,
   "train": training,
   "score": scoring,
   "input": reading,
@@ -358,15 +360,16 @@ def flops(case: Case) -> float | None:
     return None
   if case.kind == "detect":
     case = case._replace(kind="score")
-  n = 4
+  n = 20  # What wgan_gp and stylegan2 can cut up.
   place = Place(case, "meta", "eager")
   counter = flop_counter.FlopCounterMode(
     display=False,
     custom_mapping={torch.ops.aten.convolution_backward: _gradients},
   )
   with counter:
-    KINDS[case.kind](case, None, place, n)(1)
-  return counter.get_total_flops() / n
+    steps = cases.CYCLE.get(case.kind, 1)
+    images = KINDS[case.kind](case, None, place, n)(steps)
+  return counter.get_total_flops() / images
 
 
 def _gradients(

@@ -6,6 +6,7 @@ convolution that all images share."""
 # pyright: reportMissingImports=false
 
 from collections.abc import Iterable, Sequence
+import itertools
 import math
 
 import torch
@@ -96,7 +97,7 @@ class StyledConv(nn.Module):
     self.weight = normal(features, channels, 3, 3)
     self.strength = nn.Parameter(torch.zeros(()))
     self.bias = nn.Parameter(torch.zeros(features))
-    self.double = double
+    self.doubles = double
 
   def forward(
     self, x: torch.Tensor, style: torch.Tensor, noise: torch.Tensor
@@ -106,7 +107,7 @@ class StyledConv(nn.Module):
     squares = weight.square().sum((2, 3))  # (o, c)
     scale = (F.linear(style.square(), squares) + TINY).rsqrt()
     x = x * style[:, :, None, None]
-    if self.double:
+    if self.doubles:
       x = F.conv_transpose2d(x, weight.transpose(0, 1), stride=2)
       x = filtered(x, 1, gain=4.0)
     else:
@@ -143,11 +144,11 @@ class Generator(nn.Module):
       Dense(latents, latents, rate=0.01) for _ in range(mapping_layers)
     )
     self.constant = normal(1, widths[0], 4, 4)
-    self.double, self.convs = nn.ModuleList(), nn.ModuleList()
+    self.doubles, self.convs = nn.ModuleList(), nn.ModuleList()
     self.images, c = nn.ModuleList(), widths[0]
     for i, width in enumerate(widths):
       if i:
-        self.double.append(StyledConv(c, width, latents, double=True))
+        self.doubles.append(StyledConv(c, width, latents, double=True))
       self.convs.append(StyledConv(width, width, latents))
       self.images.append(ToImage(width, channels, latents))
       c = width
@@ -169,7 +170,7 @@ class Generator(nn.Module):
     x = self.constant.expand(len(style), -1, -1, -1)
     x = self.convs[0](x, style, next(noise))
     image = self.images[0](x, style)
-    rest = zip(self.double, self.convs[1:], self.images[1:], strict=True)
+    rest = zip(self.doubles, self.convs[1:], self.images[1:], strict=True)
     for double, conv, to_image in rest:
       x = double(x, style, next(noise))
       x = conv(x, style, next(noise))
@@ -199,7 +200,7 @@ class Discriminator(nn.Module):
     self.first = Conv(channels, widths[-1], side=1)
     narrower = list(reversed(widths))
     self.blocks = nn.Sequential(
-      *(Block(*pair) for pair in zip(narrower, narrower[1:], strict=False))
+      *(Block(*pair) for pair in itertools.pairwise(narrower))
     )
     self.conv = Conv(widths[0] + 1, widths[0])
     self.dense1 = Dense(16 * widths[0], widths[0])

@@ -7,21 +7,25 @@ import pytest
 
 from jaxfake.benchmarks import cases
 from jaxfake.benchmarks.cases import CASES
-from jaxfake.data import pipeline
-from jaxfake.generators import common, edm
+from jaxfake.generators import common, edm, gan, stylegan2, wgan_gp
 from jaxfake.models import unet
 from jaxfake.runtime import xla
 
 torch = pytest.importorskip("torch", reason="PyTorch, the peer, is missing")
 import torch_layers  # noqa: E402
 
-from jaxfake.benchmarks import peers_edm, torch_unet  # noqa: E402
+from jaxfake.benchmarks import (  # noqa: E402
+  peers_edm,
+  peers_stylegan2,
+  peers_wgan_gp,
+  torch_stylegan2,
+  torch_unet,
+)
 from jaxfake.benchmarks.torch_place import Place  # noqa: E402
 
 # More threads wait for each other at these sizes, at others' cost.
 torch.set_num_threads(1)
 
-NOTHING = pipeline.Splits((), (), (), ())
 LABEL = np.zeros(2, np.int32)
 
 
@@ -123,3 +127,96 @@ def test_heuns_method_is_ours(denoiser, monkeypatch):
   assert np.std(other) > 10
   off = np.abs(np.asarray(ours, int) - other)
   assert off.max() <= 1
+
+
+def defaults(name):
+  return cases.config(CASES[name], "cpu")
+
+
+def test_numbers_are_the_configurations():
+  c = defaults("wgan_gp64_train")
+  ours = c.critic_steps, c.penalty, c.model.latents
+  of = peers_wgan_gp
+  assert ours == (of.CRITIC_STEPS, of.PENALTY, of.LATENTS)
+  c, of = defaults("stylegan2_64_train"), peers_stylegan2
+  assert (c.r1.weight, c.r1.every) == (of.R1_WEIGHT, of.R1_EVERY)
+  assert c.r1.every == cases.CYCLE["stylegan2_train"] and c.path.weight == 0
+  c, of = defaults("edm64_train"), peers_edm
+  assert (c.opt.warmup, c.sampler.steps) == (of.WARMUP, of.STEPS)
+  assert (c.sampler.rho, c.sigma_data) == (of.RHO, torch_unet.SIGMA_DATA)
+
+
+def test_a_wgan_gps_steps_are_ours(monkeypatch):
+  monkeypatch.setattr(peers_wgan_gp, "CRITIC_STEPS", 2)
+  case = cases.tiny(CASES["wgan_gp64_train"])._replace(cpu=4)
+  c = cases.config(case, "cpu", critic_steps=2)
+  place = Place(case, "cpu", "eager")
+  peers = [x.train() for x in peers_wgan_gp.networks(case, place)]
+  state = jitted(gan.initial(c, ()))(jax.random.key(0))
+  critic = ["Conv_0", "Conv_1", "LayerNorm_0", "Conv_2", "LayerNorm_1"]
+  orders = torch_layers.GENERATOR, [*critic, "Conv_3"]
+  ours = state.generator, state.discriminator
+  for network, order, peer in zip(ours, orders, peers, strict=True):
+    torch_layers.carried(network.variables, order, peer)
+  image, draws, shares, ours = images(4), [], [], []
+  batch = {"image": image, "label": np.zeros(4, np.int32)}
+  step = jitted(wgan_gp.stepper(c, ()))
+  for i in range(3):
+    key = jax.random.fold_in(jax.random.key(c.seed), i)
+    k_fakes, k_z, _, *k_steps = jax.random.split(key, 5)
+    draws.append(jax.random.normal(k_fakes, (4, c.model.latents)))
+    draws.append(jax.random.normal(k_z, (2, c.model.latents)))
+    for k in k_steps:
+      k_mix, _ = jax.random.split(jax.random.split(k, 3)[2])
+      shares.append(jax.random.uniform(k_mix, (2, 1, 1, 1)))
+    state, metrics = step(state, batch)
+    ours.append(metrics)
+  handed(monkeypatch, *draws)
+  monkeypatch.setattr(torch, "rand", lambda *_, **__: theirs(shares.pop(0)))
+  step = peers_wgan_gp.stepper(place, *peers, theirs(image))
+  torch_layers.same_steps(ours, [step() for _ in range(3)])
+
+
+def test_a_stylegan2s_steps_are_ours(monkeypatch):
+  monkeypatch.setattr(peers_stylegan2, "R1_EVERY", 2)
+  case = cases.tiny(CASES["stylegan2_64_train"])
+  changes = {"r1.every": 2, "model.mapping_layers": 2, "model.latents": 8}
+  c = cases.config(case, "cpu", **changes)
+  widths = torch_stylegan2.widths(32, case.width)
+  generator = torch_stylegan2.Generator(widths, latents=8, mapping_layers=2)
+  peers = generator, torch_stylegan2.Discriminator(widths)
+  state = jitted(stylegan2.initial(c, ()))(jax.random.key(0))
+  rng = np.random.default_rng(0)
+
+  def shaken(path, x):  # Biases and strengths begin at 0.
+    return x + rng.normal(size=x.shape).astype("f4")
+
+  players = []
+  for player in (state.generator, state.discriminator):
+    variables = jax.tree_util.tree_map_with_path(shaken, player.variables)
+    players.append(gan.Network(variables, player.opt))
+  state = state.replace(generator=players[0], discriminator=players[1])
+  z = np.zeros((4, gan.latents(c)), "f4")
+  inputs = z, np.zeros((4, 32, 32, 1), "f4")
+  networks = gan.networks(c, ())
+  for network, player, peer, x in zip(
+    networks, players, peers, inputs, strict=True
+  ):
+    order = torch_layers.used(network, peer, (x,), (theirs(x),))
+    layers = torch_layers.layers_of(player.variables, order[0])
+    torch_layers.copied(torch_layers.pairs(layers, order[1]))
+  constant = players[0].params["synthesis"]["constant"]
+  torch_layers.copied([(generator.constant, theirs(constant))])
+  image, draws, ours = images(4), [], []
+  batch = {"image": image, "label": np.zeros(4, np.int32)}
+  step = jitted(stylegan2.stepper(c, ()))
+  for i in range(3):
+    key = jax.random.fold_in(jax.random.key(c.seed), i)
+    draws.append(jax.random.normal(jax.random.split(key, 6)[0], z.shape))
+    state, metrics = step(state, batch)
+    ours.append(metrics)
+  handed(monkeypatch, *draws)
+  step = peers_stylegan2.stepper(
+    Place(case, "cpu", "eager"), *peers, theirs(image)
+  )
+  torch_layers.same_steps(ours, [step() for _ in range(3)])
