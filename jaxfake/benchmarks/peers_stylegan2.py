@@ -20,14 +20,13 @@ R1_WEIGHT, R1_EVERY = 0.05, 16
 
 def networks(
   case: Case, place: Place
-) -> tuple[torch.nn.Module, torch.nn.Module]:
+) -> tuple[torch_stylegan2.Generator, torch.nn.Module]:
   widths = torch_stylegan2.widths(case.size, case.width)
   with place.device:
-    made = (
-      torch_stylegan2.Generator(widths, channels=case.channels),
-      torch_stylegan2.Discriminator(widths, case.channels),
-    )
-  return tuple(x.to(memory_format=torch.channels_last) for x in made)
+    generator = torch_stylegan2.Generator(widths, channels=case.channels)
+    discriminator = torch_stylegan2.Discriminator(widths, case.channels)
+  last = torch.channels_last
+  return generator.to(memory_format=last), discriminator.to(memory_format=last)
 
 
 def training(
@@ -41,7 +40,7 @@ def training(
 
 def stepper(
   place: Place,
-  generator: torch.nn.Module,
+  generator: torch_stylegan2.Generator,
   discriminator: torch.nn.Module,
   image: torch.Tensor,
 ) -> Callable:
@@ -74,7 +73,7 @@ def stepper(
         terms["d_loss_r1"] = r1(real)
     seen = {name: x.detach() for name, x in terms.items()}
     d_opt.zero_grad()
-    sum(terms.values()).backward()
+    torch.stack(list(terms.values())).sum().backward()
     seen["d_gradient"] = torch_place.norm(discriminator.parameters())
     d_opt.step()
     discriminator.requires_grad_(False)  # Its gradients would go unused.

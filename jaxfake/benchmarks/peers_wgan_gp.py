@@ -72,7 +72,7 @@ def stepper(
         "d_loss_penalty": penalty(real, fake),
       }
     d_opt.zero_grad()
-    sum(terms.values()).backward()
+    torch.stack(list(terms.values())).sum().backward()
     seen = {name: x.detach() for name, x in terms.items()}
     seen["d_gradient"] = torch_place.norm(critic.parameters())
     d_opt.step()

@@ -61,11 +61,13 @@ def detached(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
 
 
 def adam(
-  parameters: Iterable[torch.Tensor], place: Place, *numbers: float
+  parameters: Iterable[torch.Tensor],
+  place: Place,
+  lr: float,
+  b1: float,
+  b2: float,
 ) -> torch.optim.Adam:
-  """Of a rate and two betas."""
-  lr, *betas = numbers
-  return torch.optim.Adam(parameters, lr, tuple(betas), fused=place.fused)
+  return torch.optim.Adam(parameters, lr, (b1, b2), fused=place.fused)
 
 
 def norm(parameters: Iterable[torch.Tensor]) -> torch.Tensor:
