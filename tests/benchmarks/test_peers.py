@@ -148,7 +148,7 @@ def test_numbers_are_the_configurations():
 
 def test_a_wgan_gps_steps_are_ours(monkeypatch):
   monkeypatch.setattr(peers_wgan_gp, "CRITIC_STEPS", 2)
-  case = cases.tiny(CASES["wgan_gp64_train"])._replace(cpu=4)
+  case = cases.tiny(CASES["wgan_gp64_train"])._replace(cpu=4, width=16)
   c = cases.config(case, "cpu", critic_steps=2)
   place = Place(case, "cpu", "eager")
   peers = [x.train() for x in peers_wgan_gp.networks(case, place)]
