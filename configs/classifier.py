@@ -54,21 +54,28 @@ def get_config(arg=""):
   c.data.many_sources = dict(leave_out="", licences="")
 
   # Of tampered: the kind of the originals, which `dir` holds; methods by commas
-  # ("": all); sizes of the altered box; the share of pictures whose noise is
+  # ("": all); the folders of inpainters, of which learnt is one more method
+  # ("": none); sizes of the altered box; the share of pictures whose noise is
   # touched up; how often a train original is altered, each time in another way;
   # the JPEG quality that all pictures take (0: none); two classes, untampered
-  # and tampered, instead of three; pictures in splits one by one, so that
-  # patients and pairs stand in several, to see what that hides.
+  # and tampered, instead of three, or TB, TM, FB and FM; pixels a side of the
+  # square about the region that an item is (0: the whole picture); pictures in
+  # splits one by one, so that patients and pairs stand in several, to see what
+  # that hides.
   c.data.tampered = dict(
     real="phantom",
     inject="",
     remove="",
+    inject_model="",
+    remove_model="",
     least_mm=8.0,
     most_mm=40.0,
     touch_up=0.5,
     draws=1,
     jpeg=0,
     binary=False,
+    four=False,
+    region=0,
     leaky=False,
     seed=0,
   )

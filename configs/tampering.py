@@ -48,6 +48,10 @@ def get_config(arg=""):
   # type, patient, x, y: the middle); and how near in pixels a peak has to be.
   c.centres = ""
   c.centres_px = 20.0
+  # Two localizers learn half of their patients each, in so many steps, and are
+  # measured on the other half; 0: none. They begin as the one of `none` in
+  # left_out, where there is one.
+  c.centres_steps = 4 if tiny else 120
   c.block = 5  # Pixels a side, over which the noise is measured.
   c.audited = 12 if tiny else 60 if quick else 150  # Originals of the audit.
   c.data = runpy.run_path(str(SIBLING))["get_config"](arg).data

@@ -286,6 +286,19 @@ class Translator(Generator, Protocol):
     """From now on image i is made of item i."""
 
 
+class Inpainter(Generator, Protocol):
+  """A generator that fills a region of a picture given its surroundings."""
+
+  kind: str  # "inject" or "remove": what its fill does to a picture.
+
+  def fill(
+    self, image: "np.ndarray", mask: "np.ndarray", noise: "np.ndarray"
+  ) -> "np.ndarray":
+    """float32 (size, size) from -1 to 1 of a picture alike, what to fill (bool)
+    and normal deviates (float32); what it gives elsewhere is of no use."""
+    ...
+
+
 class Detector(Protocol):
   """A trained detector of fakes."""
 

@@ -7,7 +7,7 @@ that it is synthetic, and has a mask beside it, white where it was altered.
 --inject: nodule (the default) is drawn by X-ray physics, splice blends in a
 piece of --donor, copy-move one of the same picture. --remove: copy-move (the
 default) blends in a piece from beside or from the other lung, median, harmonic
-and biharmonic fill smoothly.
+and biharmonic fill smoothly. Of both: learnt fills by a network, --model.
 
 A result is a function of the file's bytes and the flags. The same command again
 leaves alone what is done; --out is refused where other flags made it.
@@ -17,6 +17,8 @@ command.
 """
 
 import argparse
+from collections.abc import Iterator
+import functools
 import hashlib
 import json
 import os
@@ -59,6 +61,11 @@ def parser() -> argparse.ArgumentParser:
     metavar="X,Y,W,H",
     help="of splice: where in it (default: where it looks most like a lesion)",
   )
+  add(
+    "--model",
+    metavar="WORKDIR",
+    help="of learnt: a run of configs/inpainter.py",
+  )
   add("--seed", type=int, default=0, help="another seed, another lesion (0)")
   add(
     "--touch-up",
@@ -68,9 +75,10 @@ def parser() -> argparse.ArgumentParser:
   return p
 
 
-def ordered(args: argparse.Namespace) -> Any:
-  """What the flags ask for: a files.Order of no path. Raises ConfigError."""
-  from jaxfake.data.tampered import files, region, scene
+def ordered(args: argparse.Namespace) -> tuple[Any, Any]:
+  """What the flags ask for: a files.Order of no path, and the inpainter, where
+  it is of one. Raises ConfigError."""
+  from jaxfake.data.tampered import files, learnt, region, scene
 
   method = args.method or scene.DEFAULT[args.kind]
   scene.check(args.kind, method)
@@ -85,22 +93,31 @@ def ordered(args: argparse.Namespace) -> Any:
     raise errors.ConfigError(f"--donor: {method} needs none, only splice does")
   if args.donor and not os.path.isfile(args.donor):
     raise errors.ConfigError(f"--donor {args.donor}: no such file")
+  if args.model and method != learnt.NAME:
+    raise errors.ConfigError(f"--model: {method} needs none, only learnt does")
+  if method == learnt.NAME and not args.model:
+    raise errors.ConfigError("--method learnt: expected --model WORKDIR")
+  box = region.parse("--box", args.box)
   donor_box = args.donor_box and region.parse("--donor-box", args.donor_box)
-  return files.Order(
+  model = args.model and learnt.load("--model", args.model, args.kind)
+  order = files.Order(
     path="",
     kind=args.kind,
     method=method,
-    box=region.parse("--box", args.box),
+    box=box,
     seed=args.seed,
     touch_up=args.touch_up,
     donor=args.donor or "",
     donor_box=donor_box or None,
+    model_sha256=model.sha256 if model else "",
   )
+  return order, model
 
 
 def about(order: "files.Order") -> dict:
   """What tampering.json says: whatever decides what is made of a file."""
-  facts = {k: v for k, v in order._asdict().items() if k != "path"}
+  facts = order._asdict()
+  del facts["path"], facts["answer"]
   donor = facts.pop("donor")
   facts["donor_sha256"] = None
   if donor:
@@ -165,13 +182,35 @@ def undone(out: pathlib.Path, files: list[str]) -> list[str]:
   return left
 
 
+def altered(pool: Any, orders: list, model: Any) -> Iterator:
+  """A files.Altered or an ImageError of each order, in order. An inpainter runs
+  here, in no worker: what it is asked and what it answers go to and fro."""
+  from jaxfake.data import image_error, work
+  from jaxfake.data.tampered import files, learnt
+
+  if not model:
+    yield from work.in_order(pool, files.alter, orders)
+    return
+  ask = functools.partial(files.asked, size=model.size)
+
+  def one(order):
+    question = pool.call(ask, order)
+    if isinstance(question, image_error.ImageError):
+      return question
+    answer = learnt.Answer(model.fill(*question))
+    return pool.call(files.alter, order._replace(answer=answer))
+
+  with work.threads() as threads:
+    yield from work.in_order(threads, one, orders)
+
+
 def run(args: argparse.Namespace) -> int:
   from jaxfake.classifiers import detector
   from jaxfake.data import decoders, image_error, work
   from jaxfake.data.tampered import files as altering
   from jaxfake.runtime import disk
 
-  order, out = ordered(args), pathlib.Path(args.out)
+  (order, model), out = ordered(args), pathlib.Path(args.out)
   files, passed = detector.listed(args.paths)
   if (out / ABOUT).exists():  # What it made before is not made of again.
     own = os.path.realpath(out) + os.sep
@@ -196,14 +235,14 @@ def run(args: argparse.Namespace) -> int:
         work.shown("files", len(left)) as advance,
         open(out / MANIFEST, "a") as manifest,
       ):
-        outputs = work.in_order(pool, altering.alter, orders)
-        for path, altered in zip(left, outputs, strict=True):
-          if isinstance(altered, image_error.ImageError):
+        outputs = altered(pool, orders, model)
+        for path, output in zip(left, outputs, strict=True):
+          if isinstance(output, image_error.ImageError):
             bad += 1
             where = detector.printable(path)
-            print(f"{where}: {altered.reason}", file=sys.stderr)
+            print(f"{where}: {output.reason}", file=sys.stderr)
           else:
-            row = write(out, path, altered)
+            row = write(out, path, output)
             manifest.write(json.dumps(row) + "\n")
             manifest.flush()
           advance()

@@ -93,7 +93,7 @@ def test_they_take_part_in_a_study(tmp_path):
   [
     (
       "--config.task=gam",
-      "task is 'gam': expected one of cyclegan, edm, gan, latent_diffusion,",
+      "task is 'gam': expected one of cyclegan, edm, gan, inpainter,",
     ),
     ("--config.task=no.such", "task is 'no.such': there is no such module"),
     ("--config.task=toys.stripes", "does not define CONFIG, check, load"),
@@ -122,13 +122,13 @@ def test_listing_and_finding_import_nothing():
     [sys.executable, "-c", code], check=True, capture_output=True, text=True
   )
   assert out.stdout.split() == [
-    *("cyclegan", "edm", "gan", "latent_diffusion"),
+    *("cyclegan", "edm", "gan", "inpainter", "latent_diffusion"),
     *("pggan", "stylegan2", "vae", "wgan_gp"),
     *("classifier", "forensic", "localizer"),
     *("comparison", "few_images", "generator_comparison", "protocol", "ship"),
     *("study", "tampering", "traces"),
-    *("chest_xray", "generated", "many_sources", "phantom", "real_or_fake"),
-    "tampered",
+    *("chest_xray", "generated", "inpainting", "many_sources", "phantom"),
+    *("real_or_fake", "tampered"),
   ]
 
 

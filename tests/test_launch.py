@@ -270,7 +270,7 @@ for argument; do
   case $argument in
     --from-file=*)
       argument=${argument#*=}
-      cat "${argument#*=}" > "$PLACE/${argument%%=*}"
+      cat "${argument#*=}" > "$PLACE/maps/${argument%%=*}"
       ;;
     --from-literal=*) echo "${argument#*arguments=}" > "$PLACE/arguments" ;;
   esac
@@ -284,12 +284,13 @@ def test_a_pod_runs_what_the_page_says(tmp_path):
   program(tmp_path / "bin/pip", 'echo "pip $*" >> "$PLACE/told"')
   program(tmp_path / "bin/python", 'echo "python $*" >> "$PLACE/told"')
   env = {"path": tmp_path / "bin", "PLACE": str(tmp_path)}
+  (tmp_path / "maps").mkdir()
   text = (LAUNCH / "k8s.yaml").read_text()
   lines = re.findall(r"^#   (.*)$", text, re.M)
   page = "\n".join(lines).replace("/tmp", str(tmp_path))
   done = run("bash", "-euc", f"cd {ROOT}\n{page}", **env)
   assert done.returncode == 0, done.stderr
-  parts = [tmp_path / f"source.{i}" for i in range(2)]
+  parts = [tmp_path / f"maps/source.{i}" for i in range(3)]
   assert all(0 < x.stat().st_size < 2**20 * 3 / 4 for x in parts)  # In base64.
 
   script = re.sub(

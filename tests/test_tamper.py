@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import dicom_cases
 from hypothesis import given, settings
@@ -25,6 +26,7 @@ from jaxfake.data.tampered.region import Box
 ALL = [(kind, name) for kind, by in scene.METHODS.items() for name in by]
 PHANTOM = anatomy.radiograph(0, 3, size=128)["image"]
 BOX = "40,44,24,20"
+INPAINTER = SimpleNamespace(size=32, fill=lambda image, mask, noise: -image)
 
 
 def with_bits(bits, picture=PHANTOM):
@@ -48,7 +50,7 @@ def test_nothing_changes_outside_the_mask(how, bits, touch_up, numbers):
   box = Box(min(x, 128 - w), min(y, 128 - h), w, h)
   other = scene.donor(with_bits(8)[:, ::-1])
   made, mask = scene.tampered(
-    values, box, *how, seed=1, touch_up=touch_up, other=other
+    values, box, *how, 1, touch_up=touch_up, other=other, model=INPAINTER
   )
   inside = np.zeros(mask.shape, bool)
   inside[box.place] = True
@@ -288,6 +290,15 @@ def test_a_dicom_file_is_made_anew_to_the_same_bytes(tmp_path):
     (
       ("--inject", "--box", BOX, "--method", "splice", "--donor", "no.png"),
       "--donor no.png: no such file",
+    ),
+    (
+      ("--inject", "--box", BOX, "--method", "learnt"),
+      "--method learnt: expected --model WORKDIR",
+    ),
+    (("--remove", "--box", BOX, "--model", "a"), "copy-move needs none, only"),
+    (
+      ("--remove", "--box", BOX, "--method", "learnt", "--model", "no"),
+      "no is not a run's folder: cannot read config.json",
     ),
     (("--inject", "--box", BOX, "--seed", "-1"), "--seed -1: expected 0 to"),
   ],

@@ -66,11 +66,10 @@ def check(config: contracts.Config) -> None:
       " of tampered"
     )
   tampered.check(config.data.tampered)
-  if config.data.tampered.leaky:
-    raise errors.ConfigError(
-      "data.tampered.leaky is True: expected False, for task localizer learns"
-      " from each picture beside the same altered"
-    )
+  tampered.check_pairs(
+    config.data.tampered,
+    "for task localizer learns from each picture beside the same altered",
+  )
   multiple = models.MULTIPLE
   if config.window < 4 * multiple or config.window % multiple:
     raise errors.ConfigError(
@@ -155,16 +154,10 @@ def prepare(
 
 def make(config: contracts.Config, splits: pipeline.Splits, steps: int) -> Task:
   """The task of learning the masks of `splits`, in so many steps."""
-  learning = Learning(config, splits, steps)
-  return Task(
-    learning.init,
-    learning.step,
-    learning.evaluate,
-    learning.preview,
-    model=variables,
-    best="loss",
-    conclude=learning.conclude,
-  )
+  val = Pairs(splits.val, config.window, config.compressed, config.seed)
+  learning = Learning(config, val, steps)
+  conclude = functools.partial(concluded, config, splits, learning.score)
+  return learning.task()._replace(conclude=conclude)
 
 
 def variables(state: State) -> dict:
@@ -173,23 +166,33 @@ def variables(state: State) -> dict:
 
 
 class Learning:
-  """The functions of a task, of one configuration and one data set."""
+  """The functions of a task, of one configuration and validation's pairs of
+  windows, as windows.Pairs has them."""
 
   def __init__(
-    self, config: contracts.Config, splits: pipeline.Splits, steps: int
+    self, config: contracts.Config, val: contracts.Examples, steps: int
   ):
-    self._config, self._splits = config, splits
+    self._config, self._pairs = config, val
     self._net = network(config)
-    self._score = xla.jit(scorer(config))
+    self.score = xla.jit(scorer(config))
     self._losses = jax.jit(losses)
     self._opt = neural.optimiser(config, steps)
+
+  def task(self) -> Task:
+    """What trains, and keeps the best; it concludes nothing."""
+    return Task(
+      self.init,
+      self.step,
+      self.evaluate,
+      self.preview,
+      model=variables,
+      best="loss",
+    )
 
   @functools.cached_property
   def _val(self) -> sources.Rows:
     """Validation windows, made once; one of each two is altered."""
-    c = self._config
-    pairs = Pairs(self._splits.val, c.window, c.compressed, c.seed)
-    stacked = pipeline.arrays(pairs)
+    stacked = pipeline.arrays(self._pairs)
     return sources.Rows(**{k: np.concatenate(x) for k, x in stacked.items()})
 
   def init(self, key: jax.Array) -> State:
@@ -240,7 +243,7 @@ class Learning:
     return {"preview": np.concatenate(columns, 1)}
 
   def _logits(self, state: State, batch) -> jax.Array:
-    return self._score(variables(state), batch["image"])
+    return self.score(variables(state), batch["image"])
 
   def evaluate(self, state: State, gather: Callable) -> dict[str, float]:
     """The loss of validation windows, the mean AUC of pixels of those in which
@@ -259,40 +262,49 @@ class Learning:
       for x, mask in zip(logits, masks, strict=True)
       if (mask == ALTERED).any() and mask.min() == 0
     ]
-    places = [x[m > 0].mean() for x, m in zip(logits, masks, strict=True)]
+    places = [
+      x[m >= UNALTERED].mean() for x, m in zip(logits, masks, strict=True)
+    ]
     return {
       "loss": float(balanced(parts)),
       "pixel_auc": float(np.mean(auc)),
       "place_auc": metrics.auc(altered.astype(int), np.array(places)),
     }
 
-  def conclude(self, model: contracts.Tree, gather: Callable) -> dict:
-    del gather  # Pictures have sizes of their own: every host maps all.
-    score = functools.partial(self._score, jax.device_get(model))
-    c, splits = self._config, self._splits
-    parts = {
-      "val": spread(splits.val, c.most_val),
-      "test": spread(splits.test, c.most),
-    }
-    rows = {
-      name: picture_maps.scored(score, source) for name, source in parts.items()
-    }
-    settled, chosen = picture_maps.settle(rows["val"])
-    heatmap = lambda gray: settled.shown(picture_maps.mapped(score, gray))
-    return {
-      "calibration": dataclasses.asdict(settled),
-      "counts": {
-        name: {"images": len(x), "patients": len({r["patient"] for r in x})}
-        for name, x in rows.items()
-      },
-      "ways": picture_maps.by_way(rows["test"], chosen),
-      "maps": picture_maps.examples(heatmap, parts["test"]),
-      "predictions": [
-        picture_maps.predicted(name, row, settled, chosen)
-        for name, x in rows.items()
-        for row in x
-      ],
-    }
+
+def concluded(
+  config: contracts.Config,
+  splits: pipeline.Splits,
+  logits: Callable,
+  model: contracts.Tree,
+  gather: Callable,
+) -> dict:
+  """What the best model says of whole pictures, by `logits(model, image)`."""
+  del gather  # Pictures have sizes of their own: every host maps all.
+  score = functools.partial(logits, jax.device_get(model))
+  parts = {
+    "val": spread(splits.val, config.most_val),
+    "test": spread(splits.test, config.most),
+  }
+  rows = {
+    name: picture_maps.scored(score, source) for name, source in parts.items()
+  }
+  settled, chosen = picture_maps.settle(rows["val"])
+  heatmap = lambda gray: settled.shown(picture_maps.mapped(score, gray))
+  return {
+    "calibration": dataclasses.asdict(settled),
+    "counts": {
+      name: {"images": len(x), "patients": len({r["patient"] for r in x})}
+      for name, x in rows.items()
+    },
+    "ways": picture_maps.by_way(rows["test"], chosen),
+    "maps": picture_maps.examples(heatmap, parts["test"]),
+    "predictions": [
+      picture_maps.predicted(name, row, settled, chosen)
+      for name, x in rows.items()
+      for row in x
+    ],
+  }
 
 
 def spread(source: contracts.Items, most: int) -> sources.Subset:
@@ -354,11 +366,16 @@ def load(path: pathlib.Path) -> Detector:
   path = pathlib.Path(path)
   result = disk.read_json(path / "result.json")
   config = configuration.of(result["config"])
+  score = functools.partial(xla.jit(scorer(config)), restored(path, config))
+  return Detector(score, picture_maps.Rule(**result["calibration"]))
+
+
+def restored(path: pathlib.Path, config: contracts.Config) -> dict:
+  """The best variables of a run of a configuration. Raises ConfigError where
+  there are none."""
   x = jnp.zeros((1, config.window, config.window, 1))
   init = functools.partial(network(config).init, train=False)
-  model = neural.restored(path, jax.eval_shape(init, jax.random.key(0), x))
-  score = functools.partial(xla.jit(scorer(config)), model)
-  return Detector(score, picture_maps.Rule(**result["calibration"]))
+  return neural.restored(path, jax.eval_shape(init, jax.random.key(0), x))
 
 
 def summary(path: pathlib.Path, result: dict) -> str:

@@ -24,8 +24,13 @@ CHANNELS = (1, 3)
 
 
 def check(config: contracts.Config) -> None:
-  """Raises ConfigError for values of the fields that all have."""
+  """Raises ConfigError for values of the fields of all that make images."""
   errors.check_choice("model.channels", config.model.channels, CHANNELS)
+  check_learning(config)
+
+
+def check_learning(config: contracts.Config) -> None:
+  """Raises ConfigError for values of the fields that all have."""
   errors.check_choice("dtype", config.dtype, layers.DTYPES)
   require_at_least(config, "eval.images", 2)
   decays = {"ema": config.ema, "opt.b1": config.opt.b1, "opt.b2": config.opt.b2}

@@ -163,7 +163,12 @@ def drawn(generator: Generator, labels: np.ndarray, seed: int) -> np.ndarray:
   count = jax.local_device_count()
   batch = -(-BATCH // count) * count
   starts = range(0, len(labels), batch)
-  made = list(registry.images(generator, seed, labels, starts, batch))
+  made = []
+  with work.shown("drawing fakes", len(labels)) as advance:
+    for rows in registry.images(generator, seed, labels, starts, batch):
+      made.append(rows)
+      for _ in labels[(len(made) - 1) * batch : len(made) * batch]:
+        advance()
   return pictures.to_gray(np.concatenate(made)[: len(labels)])[..., None]
 
 

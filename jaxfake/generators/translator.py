@@ -30,18 +30,25 @@ class Originals:
 
   def __init__(self, path: pathlib.Path):
     with safetensors.safe_open(path / FILE, "np") as file:
-      self._images = file.get_tensor("image")
-      self._columns = {"label": file.get_tensor("label").tolist()}
+      names = file.keys()  # It cannot be iterated over itself.
+      self._arrays = {name: file.get_tensor(name) for name in names}
+      self._columns = {"label": self._arrays.pop("label").tolist()}
       for name in FACTS:
         self._columns[name] = json.loads(file.metadata()[name])
     labels = np.array(self._columns["label"])
     self._places = [np.flatnonzero(labels != k) for k in range(2)]
 
+  @property
+  def features(self) -> dict[str, str]:
+    """See contracts.Items."""
+    images = dict.fromkeys(self._arrays, "image")
+    return images | {"label": "integer"} | dict.fromkeys(FACTS, "text")
+
   def __len__(self) -> int:
-    return len(self._images)
+    return len(self._columns["label"])
 
   def __getitem__(self, i: int) -> dict[str, Any]:
-    return {"image": self._images[i]}
+    return {name: x[i] for name, x in self._arrays.items()}
 
   def column(self, name: str) -> list:
     return self._columns[name]

@@ -47,8 +47,16 @@ FREE = (
   "kept_together",
   "too_alike",
 )
-# Groups that runs before them did not record, and had no use for.
-LATER = "data.many_sources.", "data.tampered."
+# Groups and fields that runs before them did not record, and had no use for.
+LATER = (
+  "data.many_sources.",
+  "data.tampered.",
+  "data.tampered.draws",
+  "data.tampered.four",
+  "data.tampered.inject_model",
+  "data.tampered.region",
+  "data.tampered.remove_model",
+)
 
 
 def require_same(

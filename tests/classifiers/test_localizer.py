@@ -12,7 +12,6 @@ from scipy import ndimage
 
 from jaxfake import configuration, detect, errors, main
 from jaxfake.classifiers import localizer, picture_maps
-from jaxfake.data import pipeline
 from jaxfake.data.sources import Rows
 from jaxfake.data.tampered.windows import ALTERED, UNALTERED
 from jaxfake.evaluation import localization
@@ -46,6 +45,11 @@ def batch(source):
   return jax.tree.map(lambda *x: np.stack(x), *rows)
 
 
+def paired(source):
+  rows = batch(source)
+  return Rows(**{k: x.reshape(-1, 2, *x.shape[1:]) for k, x in rows.items()})
+
+
 def gather(fn, source):
   return jax.tree.map(np.asarray, fn(batch(source)))
 
@@ -73,9 +77,7 @@ def test_places_are_told_from_the_same_unaltered():
   """Marking where others are altered is worth nothing."""
   c = config()
   source = smoothed()
-  splits = pipeline.Splits((), source, source, source)
-  learning = localizer.Learning(c, splits, steps=1)
-  learning._val = source
+  learning = localizer.Learning(c, paired(source), steps=1)
 
   def evaluated(logits):
     learning._logits = lambda state, batch: logits
@@ -139,14 +141,11 @@ def test_pictures_are_taken_from_all_of_a_source_altered_and_not():
 def test_learns_what_is_obvious():
   c = config(opt__lr=0.03, opt__warmup=0.0)
   train, val = smoothed(), smoothed(seed=1)
-  splits = pipeline.Splits((), train, val, val)
-  learning = localizer.Learning(c, splits, steps=50)
-  learning._val = splits.val
+  learning = localizer.Learning(c, paired(val), steps=50)
   state = jax.jit(learning.init)(jax.random.key(0))
   before = learning.evaluate(state, gather)
   step = jax.jit(learning.step)
-  paired = lambda x: x.reshape(-1, 2, *x.shape[1:])
-  pairs = jax.tree.map(paired, batch(train))
+  pairs = batch(paired(train))
   for _ in range(50):
     state, _ = step(state, pairs)
   after = learning.evaluate(state, gather)
@@ -266,6 +265,7 @@ def test_thresholds_are_validations():
     (dict(data__tampered__jpeg=101), "data.tampered.jpeg is 101"),
     (dict(data__tampered__draws=0), "data.tampered.draws is 0: expected"),
     (dict(data__tampered__leaky=True), "data.tampered.leaky is True"),
+    (dict(data__tampered__region=64), "data.tampered.region is 64: expected 0"),
   ],
 )
 def test_mistakes_are_refused_by_name(changes, message):

@@ -71,6 +71,85 @@ def test_masks_reach_a_step_by_name_and_two_classes_do():
   assert (dataset.source("train")[0]["image"] != plain).any()
 
 
+def squares(**changes):
+  """A train source of regions of 32 px, and the same of whole pictures."""
+  changes |= {"phantom.nodules": True}
+  regions = {"tampered.region": 32}
+  if changes.get("tampered.four"):
+    return data.prepare(config(**changes | regions)).source("train"), None
+  return (
+    data.prepare(config(**changes | x)).source("train") for x in (regions, {})
+  )
+
+
+@pytest.mark.parametrize("binary", [False, True])
+def test_a_region_is_the_pixels_about_what_was_altered(binary):
+  """Of the whole picture; an untampered one shows the place of a twin."""
+  regions, whole = squares(**{"tampered.binary": binary})
+  each, places_shown = (2 if binary else 3), set()
+  for first in range(0, 12 * each, each):
+    items = [regions[first + k] for k in range(each)]
+    twins = []
+    for item, at in zip(items[1:], range(first + 1, first + each), strict=True):
+      assert item["image"].shape == item["mask"].shape == (32, 32, 1)
+      full = whole[at]
+      windows = np.lib.stride_tricks.sliding_window_view(
+        full["mask"][..., 0], (32, 32)
+      )
+      same = (windows == item["mask"][..., 0]).all((2, 3))
+      y, x = np.argwhere(same)[0]
+      np.testing.assert_array_equal(
+        full["image"][y : y + 32, x : x + 32], item["image"]
+      )
+      rows, columns = np.nonzero(item["mask"][..., 0])
+      inner = 0 < y < 32 and 0 < x < 32  # Not moved by the picture's border.
+      if inner:
+        assert abs(rows.mean() - 15.5) < 3 and abs(columns.mean() - 15.5) < 3
+      outside = item["mask"] == 0
+      twins.append((item["image"] == items[0]["image"])[outside].all())
+    assert any(twins) and not items[0]["mask"].any()
+    places_shown.add(tuple(twins))
+  assert binary or len(places_shown) > 1  # Now injected's, now removed's.
+
+
+def test_four_classes_are_two_places_each_true_and_false():
+  source, _ = squares(**{"tampered.four": True})
+  assert tampered.FOUR == ("TB", "TM", "FB", "FM")
+  for i in range(0, 40, 4):
+    tb, tm, fb, fm = (source[i + k] for k in range(4))
+    assert len({x["original"] for x in (tb, tm, fb, fm)}) == 1
+    assert tb["method"] == tm["method"] == "none"
+    assert fb["method"].startswith("remove ")
+    assert fm["method"].startswith("inject ")
+    for true, false in ((tb, fm), (tm, fb)):
+      outside = false["mask"] == 0
+      assert not true["mask"].any() and (~outside).sum() > 0
+      np.testing.assert_array_equal(
+        true["image"][outside], false["image"][outside]
+      )
+      assert (true["image"] != false["image"]).any()
+
+
+@pytest.mark.parametrize(
+  "changes, message",
+  [
+    ({"tampered.four": True}, "expected data.tampered.region"),
+    (
+      {"tampered.four": True, "tampered.region": 32, "tampered.binary": True},
+      "no data.tampered.binary",
+    ),
+    (
+      {"tampered.four": True, "tampered.region": 32},
+      "expected originals with masks of lesions",
+    ),
+    ({"tampered.region": 3}, "region is 3: expected at least 6 pixels"),
+  ],
+)
+def test_regions_that_cannot_be_are_refused(changes, message):
+  with pytest.raises(errors.ConfigError, match=message):
+    data.prepare(config(**changes))
+
+
 def test_leaky_splits_part_pairs_and_patients_and_say_so():
   kept, leaky = (
     data.prepare(config(**{"tampered.binary": True, "tampered.leaky": leaky}))
@@ -224,6 +303,8 @@ def test_the_rule_for_lungs_finds_the_phantoms():
     ({"tampered.most_mm": 1.0}, "least_mm is 8.0, most_mm 1.0"),
     ({"tampered.touch_up": 2.0}, "touch_up is 2.0: expected a share"),
     ({"tampered.jpeg": 101}, "jpeg is 101: expected a quality"),
+    ({"tampered.inject": "learnt"}, "data.tampered.inject_model is empty"),
+    ({"tampered.remove_model": "no"}, "no is not a run's folder"),
     ({"tampered.real": "tampered"}, "data.tampered.real is 'tampered'"),
   ],
 )

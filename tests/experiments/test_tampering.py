@@ -44,9 +44,21 @@ def test_a_blob_without_noise_is_found_and_gray_levels_are_not():
   assert inconsistency.evidence(cut)[64:76, 94:106].max() == 0
 
 
+def altered_by_others(folder):
+  """Pictures of noise, of four patients, that have a middle each."""
+  rng = np.random.default_rng(0)
+  table_of(folder, [(f"{k}.png", "FM", k, 8, 16 + k) for k in range(4)])
+  for k in range(4):
+    gray = rng.integers(0, 256, (40, 48), np.uint8)
+    (folder / f"{k}.png").write_bytes(reading.png(gray))
+  return folder
+
+
 def test_the_experiment_runs_and_goes_on(tmp_path, monkeypatch, capsys):
   path = tmp_path / "run"
+  others = altered_by_others(tmp_path / "others")
   argv = ["", f"--config={CONFIG}", f"--workdir={path}"]
+  argv += [f"--config.centres={others}", "--config.centres_px=4.0"]
   done, of_original = [], tampering.of_original
 
   def killed(*args):
@@ -90,12 +102,15 @@ def test_the_experiment_runs_and_goes_on(tmp_path, monkeypatch, capsys):
   assert known["left out"]["remove harmonic"]["pixel_auc"][
     "value"
   ] == pytest.approx(np.mean(mine))
+  others = {x["map"]: x["pictures"] for x in result["centres"]}
+  assert others == {"noise": 4, "trained": 4, "other half": 4}
   learnt = disk.read_json(path / "runs/without-remove-harmonic/config.json")
   assert learnt["data"]["tampered"]["remove"] == "median,copy-move,biharmonic"
   assert learnt["data"]["tampered"]["inject"] == ""
   for page in ("report.md", "report.html"):
     text = (path / page).read_text()
     assert "remove harmonic, touched up" in text and "AUC of pixels" in text
+    assert "above its mirror image" in text and "other half" in text
   assert len(list((path / "pictures").glob("*.png"))) == 14
 
 
@@ -147,7 +162,9 @@ def test_peaks_near_the_known_middle_are_counted(tmp_path):
     (tmp_path / f"{name}.png").write_bytes(reading.png(gray))
   centres.check(config)
   seen = maps.Map("itself", "", lambda x: x.astype(np.float32), None, None)
-  table = {x["type"]: x for x in centres.measured(config, [seen])}
+  table = {
+    x["type"]: x for x in centres.measured(config, lambda patient: [seen])
+  }
   assert {k: x["hit"]["value"] for k, x in table.items()} == {
     "all": pytest.approx(2 / 3),
     "FB+FM": 1,

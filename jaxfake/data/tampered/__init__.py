@@ -8,12 +8,19 @@ looking at the region is taken away: all are decoded, altered or not at the size
 they have, compressed alike (`jpeg`) and fitted to one size by the same kernel.
 Items have a `mask`, 255 where they were altered.
 
+With `region` an item is a square of so many pixels about what was altered, at
+the picture's own resolution; an untampered one is the square where another item
+of the same original is altered. `four` makes the classes of Mirsky et al. 2019
+and of Solaiyappan and Wen 2022: lung as it is (TB) and the same place with a
+lesion put in (FM), a lesion as it is (TM) and the same place without it (FB).
+
 Injected lesions are rendered or moved, never real findings of the patient.
 Where the originals have masks of lesions, as the phantom's nodules, those are
 taken out; elsewhere a place in the lungs is filled, whatever is there.
 """
 
 from collections.abc import Mapping
+import functools
 import hashlib
 import itertools
 import json
@@ -25,11 +32,16 @@ from jaxfake import contracts, errors
 from jaxfake import data as datasets
 from jaxfake.data import deliveries, folders, sources
 from jaxfake.data import patients as whose
+from jaxfake.data.tampered import region
 
 ABOUT = "originals of a source beside the same with a region altered"
 READS_PATIENTS = True
 CLASSES = "untampered", "injected", "removed"
 BINARY = "untampered", "tampered"
+FOUR = "TB", "TM", "FB", "FM"  # True or false, benign or malign.
+KIND_OF = {"injected": "inject", "removed": "remove", "FB": "remove"}
+KIND_OF["FM"] = "inject"
+TWIN = {"TB": "FM", "TM": "FB"}  # Of FOUR, which alters the same place.
 KINDS = "inject", "remove"
 FEATURES = {
   "image": "image",
@@ -53,6 +65,11 @@ class Source:
   ):
     self.features = FEATURES
     self._draws = draws
+    if own["four"]:
+      counts = originals.column("nodule_count")
+      originals = sources.Subset(
+        originals, [i for i, n in enumerate(counts) if n]
+      )
     self._originals, self._own = originals, dict(own)
     self._classes = classes(own)
     self._each = len(self._classes)
@@ -90,17 +107,31 @@ class Source:
 
   def _how(self, i) -> dict:
     """What was drawn; nothing of an original as it is."""
-    if not i % self._each:
+    if self._untampered(i):
       return {"method": "none", "touch_up": 0}
     kind, method, touch_up, _ = self._drawn(i)
     return {"method": f"{kind} {method}", "touch_up": int(touch_up)}
+
+  def _untampered(self, i) -> bool:
+    return self._at(i)[2] < self._each // 2
+
+  def _twin(self, i) -> int:
+    """The item that is altered at the place that an untampered one shows."""
+    at, draw, label = self._at(i)
+    if self._own["four"]:
+      return i - label + FOUR.index(TWIN[FOUR[label]])
+    rng = np.random.default_rng((self._own["seed"], at, draw, self._each))
+    return i + int(rng.integers(1, self._each))
 
   def _drawn(self, i):
     """(kind, method, whether it is touched up, a generator for the rest)."""
     at, draw, label = self._at(i)
     again = (draw,) if draw else ()
     rng = np.random.default_rng((self._own["seed"], at, label, *again))
-    kind = KINDS[rng.integers(2) if self._each == 2 else max(label - 1, 0)]
+    if self._each == 2:
+      kind = KINDS[rng.integers(2)]
+    else:
+      kind = KIND_OF[self._classes[label]]
     of_kind = names(self._own, kind)
     method = of_kind[rng.integers(len(of_kind))]
     return kind, method, bool(rng.random() < self._own["touch_up"]), rng
@@ -108,37 +139,63 @@ class Source:
   def __getitem__(self, i: int) -> dict:
     if not 0 <= i < len(self):
       raise IndexError(f"{len(self)} images; asked for {i}")
-    at, _, label = self._at(i)
-    original = self._originals[at]
+    original = self._originals[self._at(i)[0]]
     image = original["image"][..., 0]
-    mask = np.zeros(image.shape, bool)
-    if label:
-      image, mask = self._altered(i, original)
+    mask, box = np.zeros(image.shape, bool), None
+    if not self._untampered(i):
+      image, mask, box = self._altered(i, original)
+    elif self._own["region"]:
+      kind, *_, rng = self._drawn(self._twin(i))
+      box = self._box(kind, original, rng)
     if self._own["jpeg"]:
       image = deliveries.jpeg(image, (self._own["jpeg"],))
     mask = np.where(mask, 255, 0).astype(np.uint8)
+    if self._own["region"]:
+      image, mask = (
+        region.around(x, box, self._own["region"]) for x in (image, mask)
+      )
     both = {"image": image[..., None], "mask": mask[..., None]}
     return self._whose(i) | self._how(i) | both
 
+  def _box(self, kind, original, rng):
+    """Where a picture is altered, or would be."""
+    from jaxfake.data.tampered import places
+
+    image = original["image"][..., 0]
+    lengths = np.log([self._own["least_mm"], self._own["most_mm"]])
+    side = places.side(np.exp(rng.uniform(*lengths)), image.shape)
+    lesions = original.get("mask", np.zeros((1, 1, 1)))[..., 0] > 0
+    box = places.in_lung(image, side, rng)
+    if kind == "remove":
+      return places.of_lesion(lesions, rng) or box
+    for _ in range(100 if self._own["four"] else 0):
+      if not lesions[box.place].any():  # Lung as it is has none.
+        break
+      box = places.in_lung(image, side, rng)
+    return box
+
   def _altered(self, i, original):
-    from jaxfake.data.tampered import places, scene
+    """(the picture, where it is altered, the box)."""
+    from jaxfake.data.tampered import scene
 
     image = original["image"][..., 0]
     kind, method, touch_up, rng = self._drawn(i)
-    lengths = np.log([self._own["least_mm"], self._own["most_mm"]])
-    side = places.side(np.exp(rng.uniform(*lengths)), image.shape)
-    box = places.in_lung(image, side, rng)
-    if kind == "remove" and "mask" in original:
-      lesion = places.of_lesion(original["mask"][..., 0] > 0, rng)
-      box = lesion or box
-    other = None
+    box, other = self._box(kind, original, rng), None
     if method == "splice":
       at = of_another(self._patients, self._at(i)[0], rng)
       other = scene.donor(self._originals[at]["image"][..., 0])
     seed = int(rng.integers(2**32))
-    return scene.tampered(
-      image, box, kind, method, seed, touch_up=touch_up, other=other
+    altered, mask = scene.tampered(
+      image,
+      box,
+      kind,
+      method,
+      seed,
+      touch_up=touch_up,
+      other=other,
+      model=model(self._own, kind, method),
     )
+    return altered, mask, box
 
 
 def of_another(patients: list, at: int, rng: np.random.Generator) -> int:
@@ -149,28 +206,62 @@ def of_another(patients: list, at: int, rng: np.random.Generator) -> int:
 
 
 def classes(own: Mapping[str, Any]) -> tuple[str, ...]:
-  return BINARY if own["binary"] else CLASSES
+  return FOUR if own["four"] else BINARY if own["binary"] else CLASSES
 
 
 def names(own: Mapping[str, Any], kind: str) -> list[str]:
-  """The methods of a kind that a set is made by; all where none is named."""
-  from jaxfake.data.tampered import scene
+  """The methods of a kind that a set is made by; where none is named all, but
+  `learnt` only where the kind has an inpainter."""
+  from jaxfake.data.tampered import learnt, scene
 
   given = [x.strip() for x in own[kind].split(",") if x.strip()]
-  return given or list(scene.METHODS[kind])
+  has = own[f"{kind}_model"]
+  return given or [x for x in scene.METHODS[kind] if has or x != learnt.NAME]
+
+
+def model(own: Mapping[str, Any], kind: str, method: str) -> Any:
+  """The inpainter that a method needs; None for one that needs none. Raises
+  ConfigError."""
+  from jaxfake.data.tampered import learnt
+
+  if method != learnt.NAME:
+    return None
+  return _loaded(f"data.tampered.{kind}_model", own[f"{kind}_model"], kind)
+
+
+@functools.cache
+def _loaded(field: str, path: str, kind: str) -> Any:
+  from jaxfake.data.tampered import learnt
+
+  return learnt.load(field, path, kind)
 
 
 def check(own: contracts.Config) -> None:
   """Raises ConfigError for values of a config's data.tampered."""
-  from jaxfake.data.tampered import scene
+  from jaxfake.data.tampered import learnt, scene
 
   for kind in KINDS:
     for name in names(own, kind):
       errors.check_choice(f"data.tampered.{kind}", name, scene.METHODS[kind])
+    if learnt.NAME in names(own, kind) and not own[f"{kind}_model"]:
+      raise errors.ConfigError(
+        f"data.tampered.{kind} names learnt, and data.tampered.{kind}_model is"
+        " empty: expected the folder of a run of configs/inpainter.py"
+      )
   if not 0 < own.least_mm <= own.most_mm:
     raise errors.ConfigError(
       f"data.tampered.least_mm is {own.least_mm}, most_mm {own.most_mm}:"
       " expected millimetres, the first at most the second"
+    )
+  if own.region and own.region < region.LEAST:
+    raise errors.ConfigError(
+      f"data.tampered.region is {own.region}: expected at least"
+      f" {region.LEAST} pixels, or 0 for whole pictures"
+    )
+  if own.four and (own.binary or not own.region):
+    raise errors.ConfigError(
+      "data.tampered.four is set: expected data.tampered.region, since a"
+      " picture as it is would be TB and TM, and no data.tampered.binary"
     )
   if own.draws < 1:
     raise errors.ConfigError(
@@ -185,6 +276,17 @@ def check(own: contracts.Config) -> None:
       f"data.tampered.jpeg is {own.jpeg}: expected a quality of 1 to 100, or 0"
       " for none"
     )
+
+
+def check_pairs(own: contracts.Config, reason: str) -> None:
+  """Raises ConfigError unless each whole picture stands beside the same as it
+  was altered; `reason` says why it has to."""
+  for name in ("leaky", "four", "region"):
+    if own[name]:
+      raise errors.ConfigError(
+        f"data.tampered.{name} is {own[name]}: expected {type(own[name])()},"
+        f" {reason}"
+      )
 
 
 def originals(data: contracts.Config) -> datasets.Dataset:
@@ -203,6 +305,12 @@ def prepare(data: contracts.Config) -> datasets.Dataset:
   own = data.tampered
   check(own)
   real = originals(data)
+  if own.four and "nodule_count" not in real.source("train").features:
+    raise errors.ConfigError(
+      "data.tampered.four is set: expected originals with masks of lesions,"
+      " as data.tampered.real=phantom with data.phantom.nodules has them;"
+      f" {own.real} has none"
+    )
   given = {
     split: real.source(split)
     for split in folders.SPLITS
@@ -235,16 +343,24 @@ def leaked(source: Source) -> dict[str, sources.Subset]:
 
 def _facts(data, real, parts) -> dict:
   own = data.tampered.to_dict()
-  made_of = json.dumps([real.facts["content_sha256"], own], sort_keys=True)
+  models = [model(own, kind, x) for kind in KINDS for x in names(own, kind)]
+  # An inpainter's state makes another set, and not the folder it lies in.
+  fields = {k: v for k, v in own.items() if not k.endswith("_model")}
+  for name in ("region", "four"):  # Sets without them keep their fingerprint.
+    if not fields[name]:
+      del fields[name]
+  made_of = [real.facts["content_sha256"], fields]
+  made_of += [x.sha256 for x in models if x]
+  made_of = json.dumps(made_of, sort_keys=True)
   digest = hashlib.sha256(made_of.encode()).hexdigest()
   each = classes(own)
   counts, unknown, patients = {}, {}, {}
   for split, source in parts.items():
     labels = source.column("label")
     counts[split] = {name: labels.count(i) for i, name in enumerate(each)}
-    names = source.column("patient")
-    unknown[split] = sum(not whose.known(name) for name in names)
-    patients[split] = set(names)
+    owners = source.column("patient")
+    unknown[split] = sum(not whose.known(name) for name in owners)
+    patients[split] = set(owners)
   same = (
     "split",
     "patients_by",

@@ -34,7 +34,7 @@ from jaxfake.data import (
   radiograph,
 )
 from jaxfake.data.image_error import ImageError
-from jaxfake.data.tampered import scene
+from jaxfake.data.tampered import learnt, scene
 from jaxfake.data.tampered.region import Box
 
 COMMENT = "Altered image: a region of it is synthetic"
@@ -52,6 +52,8 @@ class Order(NamedTuple):
   touch_up: bool
   donor: str = ""  # A file.
   donor_box: Box | None = None
+  model_sha256: str = ""  # Of the inpainter, of what is learnt.
+  answer: learnt.Answer | None = None  # Of it, to what `asked` gives.
 
 
 class Altered(NamedTuple):
@@ -86,28 +88,24 @@ def alter(order: Order) -> Altered:
 
   The same order and the same bytes give the same bytes.
   """
-  data = image_file.read_bytes(order.path)
-  opened = read(order.path, data)
-  sha256 = hashlib.sha256(data).hexdigest()
-  h, w = opened.values.shape
-  if not order.box.inside((h, w)):
-    raise ImageError(
-      order.path, f"has {w} x {h} pixels: the box {order.box} reaches beyond"
-    )
+  data, opened, sha256 = _opened(order)
   other, facts = None, {}
   if order.donor:
     other, digest = _donor(order)
     facts = {"donor_sha256": digest}
+  if order.model_sha256:
+    facts = {"model_sha256": order.model_sha256}
   changed, mask = scene.tampered(
     opened.dense_bright,
     order.box,
     order.kind,
     order.method,
-    (order.seed, int(sha256[:16], 16)),
+    _seed(order, sha256),
     opened.cm,
     order.touch_up,
     other,
     order.donor_box,
+    order.answer,
   )
   facts = {
     "original_sha256": sha256,
@@ -124,6 +122,31 @@ def alter(order: Order) -> Altered:
   else:
     output, suffix = _png(opened, values, facts), ".png"
   return Altered(output, suffix, _mask(mask), facts)
+
+
+def asked(order: Order, size: int) -> learnt.Question:
+  """What an inpainter of so many pixels a side is asked about an order's file.
+  Raises ImageError."""
+  _, opened, sha256 = _opened(order)
+  rng = np.random.default_rng(_seed(order, sha256))
+  return learnt.asked(scene.seen(opened.dense_bright, order.box), size, rng)
+
+
+def _opened(order):
+  """(bytes, Values, sha256) of an order's file, in which its box lies."""
+  data = image_file.read_bytes(order.path)
+  opened = read(order.path, data)
+  h, w = opened.values.shape
+  if not order.box.inside((h, w)):
+    raise ImageError(
+      order.path, f"has {w} x {h} pixels: the box {order.box} reaches beyond"
+    )
+  return data, opened, hashlib.sha256(data).hexdigest()
+
+
+def _seed(order, sha256):
+  """Of the same order and the same bytes the same."""
+  return order.seed, int(sha256[:16], 16)
 
 
 def check_donor(order: Order) -> None:

@@ -84,8 +84,14 @@ def _around(box: Box) -> tuple[int, int]:
 
 def piece(values: np.ndarray, box: Box) -> np.ndarray:
   """A box of a picture and one pixel about it, float64 (h + 2, w + 2)."""
-  rows = np.arange(box.y - 1, box.y + box.height + 1)
-  columns = np.arange(box.x - 1, box.x + box.width + 1)
+  return held(values, Box(box.x - 1, box.y - 1, box.width + 2, box.height + 2))
+
+
+def held(values: np.ndarray, box: Box) -> np.ndarray:
+  """A box that may reach beyond the picture, whose border is repeated there:
+  float64 (h, w)."""
+  rows = np.arange(box.y, box.y + box.height)
+  columns = np.arange(box.x, box.x + box.width)
   h, w = values.shape
   at = np.ix_(np.clip(rows, 0, h - 1), np.clip(columns, 0, w - 1))
   return values[at].astype(np.float64)

@@ -50,6 +50,26 @@ class Box(NamedTuple):
     return not apart
 
 
+def around(image: np.ndarray, box: Box, side: int) -> np.ndarray:
+  """The square (side, side) about a box's middle of an image (h, w), as far in
+  it as it goes; what the image is too small for is mirrored."""
+  image = mirrored(image, side)
+  middle = box.y + box.height // 2, box.x + box.width // 2
+  y, x = (
+    int(np.clip(at - side // 2, 0, n - side))
+    for at, n in zip(middle, image.shape, strict=True)
+  )
+  return np.ascontiguousarray(image[y : y + side, x : x + side])
+
+
+def mirrored(image: np.ndarray, least: int) -> np.ndarray:
+  """An image (h, w), mirrored below and to the right to at least so many pixels
+  a side."""
+  return np.pad(
+    image, [(0, max(least - n, 0)) for n in image.shape], "symmetric"
+  )
+
+
 def parse(flag: str, text: str) -> Box:
   """X,Y,W,H of a flag. Raises ConfigError."""
   try:

@@ -1,15 +1,18 @@
 """A picture and the order to alter a region of it."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxfake import errors
-from jaxfake.data.tampered import inject, noise, remove
+from jaxfake.data.tampered import inject, learnt, noise, remove
 from jaxfake.data.tampered.region import Box
 
-METHODS = {"inject": inject.METHODS, "remove": remove.METHODS}
+METHODS = {
+  "inject": inject.METHODS | learnt.METHODS,
+  "remove": remove.METHODS | learnt.METHODS,
+}
 DEFAULT = {"inject": "nodule", "remove": "copy-move"}
 FIELD_CM = 30  # Of the shorter side, where a file does not say.
 ENDS = 0.5, 99.5  # Percentiles that count as black and white.
@@ -31,6 +34,7 @@ class Scene(NamedTuple):
   cm: float  # Side of a pixel.
   donor: Donor | None = None
   donor_box: Box | None = None
+  model: Any = None  # A contracts.Inpainter, of what is learnt.
 
 
 def check(kind: str, method: str) -> None:
@@ -48,6 +52,13 @@ def ends(values: np.ndarray) -> tuple[float, float]:
   return float(low), float(max(high, low + 1))
 
 
+def seen(values: np.ndarray, box: Box, cm: float = 0.0, **others: Any) -> Scene:
+  """A scene of whole numbers (h, w), bright where dense; `cm` is a pixel's side
+  (0: not known), `others` are fields of it."""
+  cm = cm or FIELD_CM / min(values.shape)
+  return Scene(values, ends(values), box, cm, **others)
+
+
 def tampered(
   values: np.ndarray,
   box: Box,
@@ -58,16 +69,16 @@ def tampered(
   touch_up: bool = False,
   other: Donor | None = None,
   other_box: Box | None = None,
+  model: Any = None,
 ) -> tuple[np.ndarray, np.ndarray]:
   """Values (h, w) with a box altered, and where: bool (h, w).
 
-  Whole numbers, bright where dense; `seed` is what numpy takes, `cm` a pixel's
-  side (0: not known). Nothing outside the mask changes, and nothing leaves the
-  picture's own range: a new extreme would change how a viewer shows all of it.
+  Of what `seen` takes; `seed` is what numpy takes. Nothing outside the mask
+  changes, and nothing leaves the picture's own range: a new extreme would
+  change how a viewer shows all of it.
   """
   rng = np.random.default_rng(seed)
-  cm = cm or FIELD_CM / min(values.shape)
-  scene = Scene(values, ends(values), box, cm, other, other_box)
+  scene = seen(values, box, cm, donor=other, donor_box=other_box, model=model)
   filled, mask = METHODS[kind][method](scene, rng)
   altered = values.astype(np.float64)
   part = altered[box.place]

@@ -7,6 +7,7 @@ import numpy as np
 
 from jaxfake import contracts
 from jaxfake.data import deliveries
+from jaxfake.data.tampered import region
 
 FEATURES: Mapping[str, str] = {"image": "image", "mask": "image"}
 # A window's mask where it was altered, and where its twin was; else 0.
@@ -49,10 +50,12 @@ class Pairs:
   def __getitem__(self, i: int) -> dict[str, np.ndarray]:
     rng = np.random.default_rng((self._seed, i))
     items = [self._source[at] for at in self._pairs[i]]
-    altered = mirrored(items[1]["mask"][..., 0], self._side) > 0
+    altered = region.mirrored(items[1]["mask"][..., 0], self._side) > 0
     place = self._place(altered, rng)
     images = [
-      np.ascontiguousarray(mirrored(x["image"][..., 0], self._side)[place])
+      np.ascontiguousarray(
+        region.mirrored(x["image"][..., 0], self._side)[place]
+      )
       for x in items
     ]
     if rng.random() < self._compressed:
@@ -73,11 +76,3 @@ class Pairs:
       middle = (marked[0] + marked[-1]) // 2
       corner.append(int(np.clip(middle - rng.integers(side), 0, n - side)))
     return tuple(slice(at, at + side) for at in corner)
-
-
-def mirrored(image: np.ndarray, least: int) -> np.ndarray:
-  """An image (h, w), mirrored below and to the right to at least so many pixels
-  a side."""
-  return np.pad(
-    image, [(0, max(least - n, 0)) for n in image.shape], "symmetric"
-  )

@@ -11,7 +11,8 @@ detail than the rest of a picture, so chance is not an AUC of .5.
 report.html, report.md, pictures/   to read
 cells.csv                           every picture's figures
 result.json                         all figures, and the audit for leaks
-runs/                               the localizers
+runs/                               the localizers; half-0 and half-1 learnt of
+                                    others' pictures (centres)
 rows.jsonl                          what is done so far: not done again by the
                                     same command after an interruption
 """
@@ -24,7 +25,13 @@ import numpy as np
 
 from jaxfake import contracts, errors
 from jaxfake.data import deliveries, matching, pipeline, sources, tampered, work
-from jaxfake.experiments.tampering import centres, figures, maps, report
+from jaxfake.experiments.tampering import (
+  centres,
+  figures,
+  halves,
+  maps,
+  report,
+)
 from jaxfake.experiments.tampering.ways import names, place, ways
 from jaxfake.runtime import disk, progress
 from jaxfake.training import workdir
@@ -52,13 +59,12 @@ def check(config: contracts.Config) -> None:
       f"data.name is {config.data.name!r}: expected tampered, with"
       " data.tampered.binary"
     )
-  if config.data.tampered.leaky:
-    raise errors.ConfigError(
-      "data.tampered.leaky is True: expected False, or localizers would learn"
-      " from test pictures"
-    )
+  tampered.check_pairs(
+    config.data.tampered, "for test pictures are altered whole, in every way"
+  )
   maps.check(config)
   centres.check(config)
+  halves.check(config)
 
 
 def run(config: contracts.Config, path: pathlib.Path, train: Callable) -> int:
@@ -67,6 +73,8 @@ def run(config: contracts.Config, path: pathlib.Path, train: Callable) -> int:
   pipeline.check(config.data)
   with workdir.begun(config, path) as (folder, dataset):
     if code := maps.train(config, path, train):
+      return code
+    if code := halves.train(config, path):
       return code
     noise, trained = maps.noise(config), maps.trained(config, path)
     originals = tampered.originals(config.data)
@@ -80,7 +88,10 @@ def run(config: contracts.Config, path: pathlib.Path, train: Callable) -> int:
     outcome = figures.figures(config, rows)
     outcome["audit"] = figures.audit(config, dataset)
     all_ways = report.drawable(shown["test"])
-    outcome["centres"] = centres.measured(config, all_ways)
+    halved = halves.trained(config, path)
+    outcome["centres"] = centres.measured(
+      config, lambda patient: [*all_ways, *halved(patient)]
+    )
     disk.write_csv(path / "cells.csv", [flat(row) for row in rows])
     folder.finish(0, outcome, {})
     result = disk.read_json(path / "result.json")

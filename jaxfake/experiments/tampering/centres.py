@@ -1,7 +1,9 @@
 """Altered pictures of others, of which only the middle of what was altered is
 known, as of CT scans with lesions put in or taken out (Mirsky et al., 2019,
-arXiv:1901.03597): how often the peak of a map is near it."""
+arXiv:1901.03597): how often the peak of a map is near it, and how well the map
+tells what is near it from the rest."""
 
+from collections.abc import Callable
 import pathlib
 
 import numpy as np
@@ -61,12 +63,32 @@ def check(config: contracts.Config) -> None:
       )
 
 
-def measured(config: contracts.Config, shown: list[maps.Map]) -> list[dict]:
-  """A row for each type and each map that knows every way: how often its peak
-  is at most `centres_px` from a middle, with an interval over patients, and
-  how often a place drawn anywhere in the picture would be.
+def opened(folder: pathlib.Path, about: dict) -> np.ndarray:
+  """The pixels of one of `read`'s pictures: uint8 (h, w).
 
-  Raises ImageError where a picture cannot be read.
+  Raises ImageError, and DataError where a middle lies outside.
+  """
+  gray = image_file.read(folder / about["file"])
+  height, width = gray.shape
+  for x, y in about["middles"]:
+    if not (0 <= x < width and 0 <= y < height):
+      raise errors.DataError(
+        f"{folder / TABLE} has a middle of {about['file']} at {x:g}, {y:g}:"
+        f" expected one within its {width} x {height} pixels"
+      )
+  return gray
+
+
+def measured(
+  config: contracts.Config, shown: Callable[[str], list[maps.Map]]
+) -> list[dict]:
+  """A row for each type and each of the maps that a patient's pictures are
+  `shown`: how often its peak is at most `centres_px` from a middle, and a place
+  drawn anywhere in the picture would be; the AUC of the pixels so near to a
+  middle; and how often its mean there is above that at the same place of the
+  picture mirrored left to right. Intervals are over patients.
+
+  Raises ImageError, DataError where a picture cannot be used.
   """
   if not config.centres:
     return []
@@ -74,18 +96,24 @@ def measured(config: contracts.Config, shown: list[maps.Map]) -> list[dict]:
   pictures, rows = read(folder), []
   with work.shown("pictures with centres", len(pictures)) as advance:
     for about in pictures:
-      gray = image_file.read(folder / about["file"])
+      gray = opened(folder, about)
       near = disc(gray.shape, about["middles"], config.centres_px)
-      for drawn in shown:
-        at = drawn.of(gray).argmax()
-        hit, share = float(near.flat[at]), float(near.mean())
-        rows.append(about | {"map": drawn.name, "hit": hit, "share": share})
+      for drawn in shown(about["patient"]):
+        rows.append(about | {"map": drawn.name} | figures(drawn.of(gray), near))
       advance()
   return [
-    summary(localization.of(rows, map=drawn.name, **of), drawn.name, kind)
-    for drawn in shown
+    summary(localization.of(rows, map=name, **of), name, kind)
+    for name in dict.fromkeys(row["map"] for row in rows)
     for kind, of in kinds(rows)
   ]
+
+
+def figures(evidence: np.ndarray, near: np.ndarray) -> dict:
+  """Of a map (h, w), and what is near a middle."""
+  there, mirrored = evidence[near].mean(), evidence[:, ::-1][near].mean()
+  above = float((np.sign(there - mirrored) + 1) / 2)
+  found = localization.measured(evidence, near, maps.AT_ONE)
+  return {k: found[k] for k in ("hit", "share", "auc")} | {"above": above}
 
 
 def kinds(rows: list[dict]) -> list[tuple[str, dict]]:
@@ -103,13 +131,17 @@ def disc(shape: tuple, middles: list, radius: float) -> np.ndarray:
 
 def summary(rows: list[dict], name: str, kind: str) -> dict:
   patients = np.array([row["patient"] for row in rows])
-  hit = [row["hit"] for row in rows]
+  of = lambda name, **how: localization.interval(
+    [row[name] for row in rows], patients, **how
+  )
   return {
     "map": name,
     "type": kind,
     "pictures": len(rows),
     "patients": len(set(patients)),
-    "hit": localization.interval(hit, patients, share=True),
+    "hit": of("hit", share=True),
+    "auc": of("auc"),
+    "above": of("above", share=True),
     "chance": float(np.mean([row["share"] for row in rows])),
   }
 
@@ -124,6 +156,8 @@ def table(rows: list[dict]) -> list[dict[str, str]]:
       "patients": str(row["patients"]),
       "peak near": localization.percent(row["hit"]),
       "chance": f"{row['chance']:.1%}",
+      "AUC of pixels": localization.said(row["auc"]),
+      "above its mirror image": localization.percent(row["above"]),
     }
     for row in rows
   ]

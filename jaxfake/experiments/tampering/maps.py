@@ -15,6 +15,7 @@ from jaxfake.experiments import jobs
 from jaxfake.experiments.tampering.ways import Way
 
 NOISE, TRAINED, LEFT_OUT = "noise", "trained", "left out"
+HALF = "other half"  # Of others' pictures: see halves.py.
 ALL = "none"  # What is left out of a localizer that learns every method.
 THRESHOLDS = np.arange(0, 10, 0.25)  # Of missing noise.
 AT_ONE = np.array([1.0])  # A localizer's own map is at 1 at its threshold.

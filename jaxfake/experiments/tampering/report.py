@@ -76,8 +76,12 @@ def write(
       report.Heading("Others' altered pictures, of which the middle is known"),
       f"{config.centres}. Peak near: the map's maximum is at most"
       f" {config.centres_px:g} pixels from the middle of what was altered;"
-      " chance, a place drawn anywhere in the picture is. None of these"
-      " pictures was learnt from.",
+      " chance, a place drawn anywhere in the picture is. AUC of pixels: of"
+      " those so near to a middle against the others, within a picture. Above"
+      " its mirror image: how often the map's mean there is higher than at the"
+      " same place of the picture mirrored left to right; 50 % by chance."
+      f" {maps.HALF}: of two localizers that learnt half of these patients each"
+      " and were shown the other half. No other map learnt of these pictures.",
       centres.table(result["centres"]),
     ]
   parts += [

@@ -1,6 +1,6 @@
 """The ways to alter a region, and where each original is altered."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -46,6 +46,7 @@ class Place(NamedTuple):
   other: scene.Donor  # For splicing: of another patient.
   mm: float
   seed: tuple[int, ...]
+  own: Any  # A config's data.tampered, which names inpainters.
 
   def altered(self, way: Way) -> tuple[np.ndarray, np.ndarray]:
     """The picture, and where it is altered; untampered, where it would be."""
@@ -58,6 +59,7 @@ class Place(NamedTuple):
       self.seed,
       touch_up=way.touch_up,
       other=self.other,
+      model=tampered.model(self.own, kind, method),
     )
     return pixels if way.kind else self.image, mask
 
@@ -71,4 +73,5 @@ def place(config: contracts.Config, source: contracts.Items, at: int) -> Place:
   box = places.in_lung(image, places.side(mm, image.shape), rng)
   other = source[tampered.of_another(source.column("patient"), at, rng)]
   donor = scene.donor(other["image"][..., 0])
-  return Place(image, box, donor, mm, (config.seed, at, 1))
+  seed = config.seed, at, 1
+  return Place(image, box, donor, mm, seed, config.data.tampered)
