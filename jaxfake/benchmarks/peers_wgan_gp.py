@@ -86,7 +86,7 @@ def stepper(
       critic_step(real[k::CRITIC_STEPS], fakes[k::CRITIC_STEPS])
       for k in range(CRITIC_STEPS)
     ]
-    seen = {name: sum(x[name] for x in each) / len(each) for name in each[0]}
+    seen = {x: torch.stack([y[x] for y in each]).mean() for x in each[0]}
     critic.requires_grad_(False)  # Its gradients would go unused.
     with place.autocast():
       loss = -judge(generate(latents(n))).mean()
