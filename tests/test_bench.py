@@ -1,9 +1,7 @@
 """The benchmark: its peers are the same networks, its figures what they say."""
 
-import functools
 import io
 import json
-import math
 import pathlib
 import subprocess
 import sys
@@ -20,12 +18,21 @@ from jaxfake.benchmarks.cases import CASES, Case
 from jaxfake.classifiers import neural
 from jaxfake.data import pipeline
 from jaxfake.data.phantom import anatomy
-from jaxfake.generators import gan
+from jaxfake.generators import edm, gan
 from jaxfake.models import dcgan
 from jaxfake.models.weights import weights_names
 
 torch = pytest.importorskip("torch", reason="PyTorch, the peer, is missing")
-from jaxfake.benchmarks import peers, torch_peers  # noqa: E402
+import torch_layers  # noqa: E402
+
+from jaxfake.benchmarks import (  # noqa: E402
+  peers,
+  peers_edm,
+  peers_stylegan2,
+  peers_wgan_gp,
+  torch_peers,
+)
+from jaxfake.benchmarks.torch_place import Place  # noqa: E402
 
 # More threads wait for each other at these sizes, at others' cost.
 torch.set_num_threads(1)
@@ -50,67 +57,13 @@ FIELDS = {
 }
 
 
-def layers_of(variables, order) -> list[dict]:
-  """Leaves of each layer, in the order given."""
-  return [
-    {k: v for tree in variables.values() for k, v in tree.get(x, {}).items()}
-    for x in order
-  ]
-
-
-def carried(variables, order, peer) -> None:
-  """Puts our weights into the peer, whose layers are made in our order."""
-  kinds = "Conv2d", "ConvTranspose2d", "Linear", "BatchNorm2d"
-  theirs = [x for x in peer.modules() if type(x).__name__ in kinds]
-  for ours, module in zip(layers_of(variables, order), theirs, strict=True):
-    kernel = np.asarray(ours.get("kernel", ours.get("scale")))
-    if isinstance(module, torch.nn.ConvTranspose2d):
-      # A kernel of ours slides over the spread input unflipped.
-      kernel = kernel[::-1, ::-1].transpose(2, 3, 0, 1)
-    elif kernel.ndim > 1:
-      kernel = kernel.transpose((3, 2, 0, 1) if kernel.ndim == 4 else (1, 0))
-    pairs = [(module.weight, kernel), (module.bias, ours.get("bias"))]
-    if "mean" in ours:
-      pairs += [(module.running_mean, ours["mean"])]
-      pairs += [(module.running_var, ours["var"])]
-    for tensor, array in pairs:
-      assert (tensor is None) == (array is None)
-      if array is not None:
-        with torch.no_grad():
-          tensor.copy_(torch.as_tensor(np.array(array)))
-
-
-def randomised(variables):
-  """All leaves random, variances above 0."""
-  rng = np.random.default_rng(0)
-
-  def draw(path, x):
-    if path[-1].key in ("var", "scale"):
-      return rng.uniform(0.5, 1.5, x.shape).astype(np.float32)
-    scale = 0.1 if x.ndim == 1 else math.sqrt(2 / np.prod(x.shape[:-1]))
-    return rng.normal(0, scale, x.shape).astype(np.float32)
-
-  return jax.tree_util.tree_map_with_path(draw, variables)
-
-
-def shapes_of(network, *inputs):
-  init = functools.partial(network.init, train=False)
-  inputs = [jax.ShapeDtypeStruct(x, np.float32) for x in inputs]
-  return jax.eval_shape(init, jax.random.key(0), *inputs)
-
-
-# Layers of DCGAN at 32 px in order.
-GENERATOR = [
-  f"{x}_{i}" for i in range(3) for x in ("ConvTranspose", "BatchNorm")
-]
-GENERATOR.append("ConvTranspose_3")
 DISCRIMINATOR = ["Conv_0", "Conv_1", "BatchNorm_0", "Conv_2", "BatchNorm_1"]
 DISCRIMINATOR.append("Conv_3")
 
 
 def same_outputs(network, peer, order, x, theirs_x):
-  variables = randomised(shapes_of(network, x.shape))
-  carried(variables, order, peer)
+  variables = torch_layers.randomised(torch_layers.shapes_of(network, x.shape))
+  torch_layers.carried(variables, order, peer)
   ours = jax.jit(lambda v, x: network.apply(v, x, train=False))(variables, x)
   with torch.no_grad():
     theirs = peer.eval()(torch.as_tensor(theirs_x)).numpy()
@@ -141,20 +94,11 @@ def test_dcgan_gives_our_images_and_logits():
   rng = np.random.default_rng(1)
   z = rng.standard_normal((2, 100), "f4")
   peer = torch_peers.Generator(widths, 100)
-  same_outputs(generator, peer, GENERATOR, z, z)
+  same_outputs(generator, peer, torch_layers.GENERATOR, z, z)
   x = rng.standard_normal((2, 32, 32, 1), "f4")
   peer = torch_peers.Discriminator(widths)
   images = x.transpose(0, 3, 1, 2)
   same_outputs(discriminator, peer, DISCRIMINATOR, x, images)
-
-
-def same_steps(ours, theirs):
-  """Of steps, metrics that both tell: the later ones show the updates."""
-  for mine, other in zip(ours, theirs, strict=True):
-    for name, value in other.items():
-      assert float(mine[name]) == pytest.approx(float(value), rel=2e-3), name
-  moved = [abs(ours[0][k] / ours[-1][k] - 1) for k in theirs[0]]
-  assert max(moved) > 0.05
 
 
 def test_a_classifiers_steps_are_ours(monkeypatch):
@@ -167,7 +111,7 @@ def test_a_classifiers_steps_are_ours(monkeypatch):
   network = torch_peers.make("cnn", 3, 1).train()
   order = weights_names.creation_order("cnn")
   variables = {"params": state.params, "batch_stats": state.batch_stats}
-  carried(variables, order, network)
+  torch_layers.carried(variables, order, network)
   rng = np.random.default_rng(0)
   image = rng.integers(0, 256, (4, 65, 65, 1)).astype(np.uint8)
   label = np.array([0, 1, 2, 0], np.int32)
@@ -177,12 +121,12 @@ def test_a_classifiers_steps_are_ours(monkeypatch):
     ours.append(metrics)
   step = peers.classifier_step(
     case,
-    peers.Place(case, "cpu", "eager"),
+    Place(case, "cpu", "eager"),
     network,
     torch.as_tensor(image.transpose(0, 3, 1, 2)),
     torch.as_tensor(label).long(),
   )
-  same_steps(ours, [step() for _ in range(4)])
+  torch_layers.same_steps(ours, [step() for _ in range(4)])
 
 
 def test_a_gans_steps_are_ours(monkeypatch):
@@ -194,11 +138,11 @@ def test_a_gans_steps_are_ours(monkeypatch):
   generator = torch_peers.Generator(widths, 100)
   discriminator = torch_peers.Discriminator(widths)
   for network, peer, order in (
-    (state.generator, generator, GENERATOR),
+    (state.generator, generator, torch_layers.GENERATOR),
     (state.discriminator, discriminator, DISCRIMINATOR),
   ):
     variables = network.variables
-    carried(variables, order, peer)
+    torch_layers.carried(variables, order, peer)
   rng = np.random.default_rng(0)
   image = rng.integers(0, 256, (4, 32, 32, 1)).astype(np.uint8)
   batch = {"image": image, "label": np.zeros(4, np.int32)}
@@ -211,10 +155,31 @@ def test_a_gans_steps_are_ours(monkeypatch):
     loss = metrics["d_loss_real"] + metrics["d_loss_fake"]
     ours.append(metrics | {"loss": loss})
   monkeypatch.setattr(torch, "randn", lambda *_, **__: latents.pop(0))
-  place = peers.Place(case, "cpu", "eager")
+  place = Place(case, "cpu", "eager")
   image = torch.as_tensor(image.transpose(0, 3, 1, 2))
   step = peers.gan_step(place, generator.train(), discriminator.train(), image)
-  same_steps(ours, [step() for _ in range(4)])
+  torch_layers.same_steps(ours, [step() for _ in range(4)])
+
+
+def ours_of(case):
+  """Our networks of a case, each with its inputs' shapes."""
+  c = cases.config(case, "cpu")
+  square = (1, case.size, case.size, case.channels)
+  if case.family == "edm":
+    return [(edm.network(c, ()), square, (1,))]
+  if case.family:
+    generator, discriminator = gan.networks(c, ())
+    return [(generator, (1, gan.latents(c))), (discriminator, square)]
+  return [(models.MODELS[case.model](num_classes=case.classes), square)]
+
+
+THEIRS = {
+  "gan": peers.dcgan,
+  "wgan_gp": peers_wgan_gp.networks,
+  "stylegan2": peers_stylegan2.networks,
+  "edm": lambda *of: [peers_edm.network(*of)],
+  None: lambda *of: [peers.classifier(*of)],
+}
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -222,24 +187,15 @@ def test_parameters_are_as_many(name):
   case = CASES[name]
   if not case.model:
     pytest.skip("no network")
-  count = lambda tree: sum(x.size for x in jax.tree.leaves(tree["params"]))
-  theirs = lambda net: sum(p.numel() for p in net.parameters())
-  square = (1, case.size, case.size, case.channels)
-  with torch.device("meta"):
-    if case.model == "dcgan":
-      widths = torch_peers.dcgan_widths(case.size, case.width)
-      made = torch_peers.Generator(widths, peers.LATENTS, case.channels)
-      judge = torch_peers.Discriminator(widths, case.channels)
-    else:
-      made = torch_peers.empty(case.model, case.classes, case.channels)
-  c = cases.config(case, "cpu")
-  if case.model != "dcgan":
-    network = models.MODELS[case.model](num_classes=case.classes)
-    assert count(shapes_of(network, square)) == theirs(made)
-    return
-  ours = dcgan.make(c.model, 2, case.size)
-  assert count(shapes_of(ours[0], (1, c.model.latents))) == theirs(made)
-  assert count(shapes_of(ours[1], square)) == theirs(judge)
+  ours = [
+    sum(x.size for x in jax.tree.leaves(torch_layers.shapes_of(*of)["params"]))
+    for of in ours_of(case)
+  ]
+  theirs = [
+    sum(p.numel() for p in network.parameters())
+    for network in THEIRS[case.family](case, Place(case, "meta", "eager"))
+  ]
+  assert ours == theirs
 
 
 @pytest.mark.parametrize(

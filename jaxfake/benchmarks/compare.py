@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from jaxfake import errors
 from jaxfake.benchmarks import machine
-from jaxfake.benchmarks.cases import Case
+from jaxfake.benchmarks.cases import CYCLE, Case
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 # Batches taken before the clock starts, by the kind of case that makes them
@@ -160,10 +160,13 @@ def measure(
 
     workers, seconds = [ours, *peers], effort.seconds
     ahead = AHEAD.get(case.kind, 0)
-    batches, least = {}, max(1, ahead)  # Lest one that was ready be a turn.
+    cycle = CYCLE.get(case.kind, 1)
+    # At least as many as were ready, lest these be a turn.
+    batches, least = {}, max(cycle, ahead)
     for worker in workers:  # A turn that does not count.
       each = worker.turn(least, ahead) / least
-      batches[worker] = max(least, math.ceil(seconds / each))
+      wanted = max(least, math.ceil(seconds / each))
+      batches[worker] = cycle * math.ceil(wanted / cycle)
       worker.rates.clear()
       worker.cpu.clear()
     say(f"{name}: measuring, {effort.rounds} rounds")

@@ -22,11 +22,24 @@ from jaxfake.classifiers import detector, features, neural
 from jaxfake.classifiers import registry as programs
 from jaxfake.data import feed, pipeline, sources, work
 from jaxfake.evaluation.verdicts import VERDICTS
-from jaxfake.generators import gan, registry
+from jaxfake.generators import (
+  common,
+  edm,
+  gan,
+  registry,
+  stylegan2,
+  wgan_gp,
+)
 from jaxfake.runtime import devices, provenance, xla
 from jaxfake.training import loop
 
 STEPS = 10_000  # Of the learning rate's schedule.
+GENERATORS = {
+  "gan": gan,
+  "wgan_gp": wgan_gp,
+  "stylegan2": stylegan2,
+  "edm": edm,
+}
 
 
 def about(_: object) -> dict:
@@ -76,8 +89,9 @@ def images(case: Case, n: int) -> np.ndarray:
 def training(case: Case, _: object) -> Callable[[int], int]:
   c = config(case)
   n, none = c.batch_size, sources.NOTHING
-  if case.kind == "gan_train":
-    learn = gan.make(c, pipeline.Splits(("a", "b"), none, none, none))
+  if case.family:
+    family = GENERATORS[case.family]
+    learn = family.make(c, pipeline.Splits(("a", "b"), none, none, none))
   else:
     labels = Labelled(label=np.arange(case.classes))
     classes = tuple(map(str, range(case.classes)))
@@ -133,6 +147,22 @@ def sampling(case: Case, _: object) -> Callable[[int], int]:
   return lambda batches: sum(len(next(drawn)) for _ in range(batches))
 
 
+def denoising(case: Case, _: object) -> Callable[[int], int]:
+  c = config(case)
+  first = jax.jit(edm.initial(c, ()), compiler_options=xla.run_once_options())
+  state = first(jax.random.key(c.seed))
+  generator = common.Generator(edm.sampler(c, ()), "edm", c, (), state)
+  index = np.arange(c.batch_size, dtype=np.int32)
+  label = np.zeros(c.batch_size, np.int32)
+
+  def run(batches: int) -> int:
+    for seed in range(batches):  # None is computed ahead: each takes seconds.
+      np.asarray(generator.sample(seed, index, label))
+    return batches * c.batch_size
+
+  return run
+
+
 def reading(case: Case, folder: pathlib.Path) -> Callable[[int], int]:
   changes = {"data.name": "chest_xray", "data.dir": folder / "images"}
   c = config(case, **changes)
@@ -162,6 +192,10 @@ def detecting(case: Case, folder: pathlib.Path) -> Callable[[int], int]:
 KINDS = {
   "gan_train": training,
   "gan_sample": sampling,
+  "edm_train": training,
+  "edm_sample": denoising,
+  "wgan_gp_train": training,
+  "stylegan2_train": training,
   "train": training,
   "score": scoring,
   "input": reading,

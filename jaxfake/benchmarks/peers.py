@@ -9,7 +9,7 @@ imported here. `make(case, folder, mode)` returns what ours.make returns.
 # pyright: reportMissingImports=false
 # pyright: reportCallIssue=false, reportPrivateImportUsage=false
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 import functools
 import itertools
 import math
@@ -24,49 +24,19 @@ from torch.nn import functional as F
 from torch.utils import data as torch_data
 from torch.utils import flop_counter
 
-from jaxfake.benchmarks import cases, torch_peers
+from jaxfake.benchmarks import (
+  cases,
+  peers_edm,
+  peers_stylegan2,
+  peers_wgan_gp,
+  torch_peers,
+  torch_place,
+)
 from jaxfake.benchmarks.cases import Case
+from jaxfake.benchmarks.torch_place import Place
 from jaxfake.data import pipeline, real_or_fake, work
 
 LATENTS, STEPS = 100, 10_000
-
-
-class Place:
-  """Where and how a case's networks run."""
-
-  def __init__(self, case: Case, platform: str, mode: str):
-    self.device = torch.device("cuda" if platform == "gpu" else platform)
-    self.half = platform == "gpu" and case.precision("gpu") == "bfloat16"
-    self.compiles = mode == "compile"
-    self.fused = platform != "meta"
-
-  def compile(self, fn: Callable) -> Callable:
-    return torch.compile(fn, dynamic=False) if self.compiles else fn
-
-  def autocast(self) -> torch.autocast:
-    device = self.device.type if self.half else "cpu"
-    return torch.autocast(device, torch.bfloat16, enabled=self.half)
-
-  def network(self, build: Callable) -> torch.nn.Module:
-    if self.device.type == "meta":
-      with self.device:
-        return build()
-    network = torch_peers.filled(build)
-    return network.to(self.device, memory_format=torch.channels_last)
-
-  def images(self, case: Case, n: int) -> torch.Tensor:
-    shape = n, 1, case.size, case.size
-    return torch.randint(
-      0, 256, shape, dtype=torch.uint8, device=self.device
-    ).contiguous(memory_format=torch.channels_last)
-
-  def fetch(self, x: torch.Tensor) -> torch.Tensor:
-    """x on the host, once it is computed."""
-    return x if self.device.type == "meta" else x.cpu()
-
-  def wait(self) -> None:
-    if self.device.type == "cuda":
-      torch.cuda.synchronize()
 
 
 def platform() -> str:
@@ -98,46 +68,21 @@ def make(case: Case, folder: pathlib.Path, mode: str) -> Callable[[int], int]:
   return KINDS[case.kind](case, folder, place, case.batch(platform()))
 
 
-def floats(network: torch.nn.Module) -> list[torch.Tensor]:
-  """Parameters and batch statistics."""
-  state = network.state_dict(keep_vars=True).values()
-  return [x for x in state if x.is_floating_point()]
-
-
-def detached(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
-  return [x.detach() for x in tensors]
-
-
-def norm(parameters: Iterable[torch.Tensor]) -> torch.Tensor:
-  """Of all gradients together."""
-  return torch.nn.utils.get_total_norm(
-    [p.grad for p in parameters if p.grad is not None]
+def dcgan(case: Case, place: Place) -> tuple[torch.nn.Module, torch.nn.Module]:
+  widths = torch_peers.dcgan_widths(case.size, case.width)
+  return (
+    place.network(
+      lambda: torch_peers.Generator(widths, LATENTS, case.channels)
+    ),
+    place.network(lambda: torch_peers.Discriminator(widths, case.channels)),
   )
-
-
-def repeated(step: Callable, place: Place, n: int) -> Callable[[int], int]:
-  """run(count) of a step of n images."""
-
-  def run(count: int) -> int:
-    for _ in range(count):
-      step()
-    place.wait()
-    return count * n
-
-  return run
 
 
 def gan(case: Case, _: object, place: Place, n: int) -> Callable[[int], int]:
-  widths = torch_peers.dcgan_widths(case.size, case.width)
-  generator = place.network(
-    lambda: torch_peers.Generator(widths, LATENTS, case.channels)
-  )
-  discriminator = place.network(
-    lambda: torch_peers.Discriminator(widths, case.channels)
-  )
+  generator, discriminator = dcgan(case, place)
   image = place.images(case, n)
   step = gan_step(place, generator.train(), discriminator.train(), image)
-  return repeated(step, place, n)
+  return torch_place.repeated(step, place, n)
 
 
 def gan_step(
@@ -152,7 +97,7 @@ def gan_step(
   )
   g_opt = adam(generator.parameters())
   d_opt = adam(discriminator.parameters())
-  now = detached(floats(generator))
+  now = torch_place.detached(torch_place.floats(generator))
   ema = [x.clone() for x in now]
   count = itertools.count()
 
@@ -175,7 +120,7 @@ def gan_step(
     seen = {"d_loss_real": real_term, "d_loss_fake": fake_term}
     d_opt.zero_grad()
     loss.backward()
-    seen["d_gradient"] = norm(discriminator.parameters())
+    seen["d_gradient"] = torch_place.norm(discriminator.parameters())
     d_opt.step()
     discriminator.requires_grad_(False)  # Its gradients would go unused.
     with place.autocast():
@@ -185,7 +130,7 @@ def gan_step(
     discriminator.requires_grad_(True)
     seen |= {
       "g_loss": loss.detach(),
-      "g_gradient": norm(generator.parameters()),
+      "g_gradient": torch_place.norm(generator.parameters()),
     }
     g_opt.step()
     t = next(count)
@@ -198,10 +143,7 @@ def gan_step(
 def sampling(
   case: Case, _: object, place: Place, n: int
 ) -> Callable[[int], int]:
-  widths = torch_peers.dcgan_widths(case.size, case.width)
-  generator = place.network(
-    lambda: torch_peers.Generator(widths, LATENTS, case.channels)
-  ).eval()
+  generator = dcgan(case, place)[0].eval()
 
   @place.compile
   def draw(z):
@@ -251,7 +193,7 @@ def training(
   network, image = classifier(case, place).train(), place.images(case, n)
   label = torch.arange(n, device=place.device) % case.classes
   step = classifier_step(case, place, network, image, label)
-  return repeated(step, place, n)
+  return torch_place.repeated(step, place, n)
 
 
 def classifier_step(
@@ -271,7 +213,7 @@ def classifier_step(
     ],
     fused=place.fused,
   )
-  now = detached(floats(network))
+  now = torch_place.detached(torch_place.floats(network))
   average = [x.clone() for x in now]
   count = itertools.count()
 
@@ -398,6 +340,10 @@ def detecting(
 KINDS = {
   "gan_train": gan,
   "gan_sample": sampling,
+  "edm_train": peers_edm.training,
+  "edm_sample": peers_edm.sampling,
+  "wgan_gp_train": peers_wgan_gp.training,
+  "stylegan2_train": peers_stylegan2.training,
   "train": training,
   "score": scoring,
   "input": reading,
@@ -414,15 +360,16 @@ def flops(case: Case) -> float | None:
     return None
   if case.kind == "detect":
     case = case._replace(kind="score")
-  n = 4
+  n = 20  # What wgan_gp and stylegan2 can cut up.
   place = Place(case, "meta", "eager")
   counter = flop_counter.FlopCounterMode(
     display=False,
     custom_mapping={torch.ops.aten.convolution_backward: _gradients},
   )
   with counter:
-    KINDS[case.kind](case, None, place, n)(1)
-  return counter.get_total_flops() / n
+    steps = cases.CYCLE.get(case.kind, 1)
+    images = KINDS[case.kind](case, None, place, n)(steps)
+  return counter.get_total_flops() / images
 
 
 def _gradients(

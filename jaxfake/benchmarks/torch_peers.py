@@ -1,8 +1,9 @@
 """Networks in PyTorch, to be compared with ours: results in tests, and speed.
 
 Modules of ResNet, DenseNet, VGG and MobileNetV2 are named as torchvision names
-them, so a `state_dict` of these has the tensors of a torchvision file. DCGAN
-and CNN are `models.dcgan`'s and `models.cnn`'s, module for module.
+them, so a `state_dict` of these has the tensors of a torchvision file. DCGAN,
+WGAN-GP's critic and CNN are `models.dcgan`'s, `models.wgan`'s and
+`models.cnn`'s, module for module.
 
 Padding is symmetric, PyTorch's custom. Where an even side is halved, ours pads
 one pixel less before and one more behind in CNN and MobileNetV2: at odd sides
@@ -276,6 +277,26 @@ class Discriminator(nn.Module):
       parts.append(nn.Conv2d(c, width, 4, 2, 1, bias=i == 0))
       if i > 0:
         parts.append(nn.BatchNorm2d(width))
+      parts.append(nn.LeakyReLU(0.2, inplace=True))
+      c = width
+    parts.append(nn.Conv2d(c, 1, 4))
+    self.main = nn.Sequential(*parts)
+
+  def forward(self, x: torch.Tensor) -> torch.Tensor:
+    return self.main(x)[:, 0, 0, 0]
+
+
+class Critic(nn.Module):
+  """Of WGAN-GP: images (b, c, s, s) to scores (b,). Its layer norm, over the
+  whole image, is a group norm of one group."""
+
+  def __init__(self, widths: Sequence[int], channels: int = 1):
+    super().__init__()
+    parts, c = [], channels
+    for i, width in enumerate(reversed(widths)):
+      parts.append(nn.Conv2d(c, width, 4, 2, 1))
+      if i > 0:
+        parts.append(nn.GroupNorm(1, width, eps=1e-6))
       parts.append(nn.LeakyReLU(0.2, inplace=True))
       c = width
     parts.append(nn.Conv2d(c, 1, 4))
