@@ -150,7 +150,7 @@ class Source:
     if self._own["jpeg"]:
       image = deliveries.jpeg(image, (self._own["jpeg"],))
     mask = np.where(mask, 255, 0).astype(np.uint8)
-    if self._own["region"]:
+    if box and self._own["region"]:
       image, mask = (
         region.around(x, box, self._own["region"]) for x in (image, mask)
       )
