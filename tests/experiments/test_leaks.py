@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image
 import pytest
 
+from jaxfake import errors
 from jaxfake.experiments.study import leaks
 
 SIDE = 64
@@ -127,3 +128,14 @@ def test_blocks_are_told_from_a_generators_own_grid():
   np.testing.assert_allclose(leaks.blockiness(step), 0, atol=1e-6)
   eight = np.kron(np.arange(8, dtype=np.uint8) * 20, np.ones(8, np.uint8))
   assert leaks.blockiness(np.tile(eight, (1, SIDE, 1)))[0, 1] > 3
+
+
+def test_a_toss_that_gives_all_test_patients_one_side_is_left_out():
+  images = np.arange(12.0)[:, None]
+  of = lambda x: x
+  train = images, [f"p{i}" for i in range(12)]
+  found = leaks.null_control(train, (images[:2], ["a", "b"]), of)
+  tosses = int(found["interval"].split()[0])
+  assert 0 < tosses < leaks.REPEATS and 0 <= found["value"] <= 1
+  with pytest.raises(errors.DataError, match="test has 1 patients: expected"):
+    leaks.null_control(train, (images[:2], ["a", "a"]), of)

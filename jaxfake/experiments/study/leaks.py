@@ -16,6 +16,7 @@ import io
 import numpy as np
 from PIL import Image
 
+from jaxfake import errors
 from jaxfake.classifiers import features, ridge
 from jaxfake.evaluation import metrics
 
@@ -162,23 +163,31 @@ def null_control(
 
   There is nothing to be learnt, unless a patient is in train and in test. Of
   REPEATS tosses the mean, and between what values 95 % lie: {"value", "low",
-  "high", "interval"}. `train` and `test` are (images, patients).
+  "high", "interval"}; of fewer, where some give all test patients one side.
+  `train` and `test` are (images, patients). Raises DataError for one test
+  patient.
   """
   (x, patients), (y, others) = ((of(a), b) for a, b in (train, test))
   everyone = sorted({*patients, *others})
+  if len(set(others)) < 2:
+    raise errors.DataError(
+      f"test has {len(set(others))} patients: expected at least 2 for an audit"
+    )
   aucs = []
   for repeat in range(REPEATS):
     coins = np.random.default_rng(repeat).permutation(len(everyone)) % 2
     side = dict(zip(everyone, coins, strict=True))
     coef, intercept, _ = ridge.readout(x, np.array([side[p] for p in patients]))
     truth = np.array([side[p] for p in others])
+    if len(set(truth)) < 2:
+      continue
     aucs.append(metrics.auc(truth, (y @ coef + intercept) @ [-1, 1]))
   low, high = np.percentile(aucs, [2.5, 97.5])
   return {
     "value": float(np.mean(aucs)),
     "low": float(low),
     "high": float(high),
-    "interval": f"{REPEATS} tosses",
+    "interval": f"{len(aucs)} tosses",
   }
 
 

@@ -72,16 +72,21 @@ def run(config: contracts.Config, path: pathlib.Path, train: Callable) -> int:
   check(config)
   pipeline.check(config.data)
   with workdir.begun(config, path) as (folder, dataset):
-    if code := maps.train(config, path, train):
-      return code
-    if code := halves.train(config, path):
-      return code
-    noise, trained = maps.noise(config), maps.trained(config, path)
     originals = tampered.originals(config.data)
     parts = {
       "val": spread(originals.source("val"), config.most_val),
       "test": spread(originals.source("test"), config.most),
     }
+    if len(whose := set(parts["test"].column("patient"))) < 2:
+      raise errors.DataError(
+        f"test has {len(whose)} patients: expected at least 2; give more"
+        " originals"
+      )
+    if code := maps.train(config, path, train):
+      return code
+    if code := halves.train(config, path):
+      return code
+    noise, trained = maps.noise(config), maps.trained(config, path)
     # Localizers have settled their thresholds on validation themselves.
     shown = {"val": [noise], "test": [noise, *trained]}
     rows = scored(config, parts, shown, path / "rows.jsonl")
