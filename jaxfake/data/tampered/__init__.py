@@ -39,8 +39,7 @@ READS_PATIENTS = True
 CLASSES = "untampered", "injected", "removed"
 BINARY = "untampered", "tampered"
 FOUR = "TB", "TM", "FB", "FM"  # True or false, benign or malign.
-KIND_OF = {"injected": "inject", "removed": "remove", "FB": "remove"}
-KIND_OF["FM"] = "inject"
+KIND_OF = dict(injected="inject", removed="remove", FB="remove", FM="inject")
 TWIN = {"TB": "FM", "TM": "FB"}  # Of FOUR, which alters the same place.
 KINDS = "inject", "remove"
 FEATURES = {
