@@ -97,8 +97,7 @@ def gan_step(
   )
   g_opt = adam(generator.parameters())
   d_opt = adam(discriminator.parameters())
-  now = torch_place.detached(torch_place.floats(generator))
-  ema = [x.clone() for x in now]
+  average = torch_place.averager(torch_place.floats(generator), 0.999)
   count = itertools.count()
 
   def d_loss(image, fake):
@@ -122,19 +121,10 @@ def gan_step(
     loss.backward()
     seen["d_gradient"] = torch_place.norm(discriminator.parameters())
     d_opt.step()
-    discriminator.requires_grad_(False)  # Its gradients would go unused.
-    with place.autocast():
+    with torch_place.frozen(discriminator), place.autocast():
       loss = g_loss(fake)
-    g_opt.zero_grad()
-    loss.backward()
-    discriminator.requires_grad_(True)
-    seen |= {
-      "g_loss": loss.detach(),
-      "g_gradient": torch_place.norm(generator.parameters()),
-    }
-    g_opt.step()
-    t = next(count)
-    torch._foreach_lerp_(ema, now, 1 - min(0.999, (1 + t) / (10 + t)))
+    seen |= torch_place.descended(loss, generator, g_opt)
+    average(next(count))
     return seen
 
   return step

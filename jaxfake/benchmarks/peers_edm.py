@@ -40,8 +40,7 @@ def stepper(
   """A step, to be called again and again; it tells what ours tells. The
   weighted error of denoising: Karras et al., equation 8."""
   opt = torch_place.adam(network.parameters(), place, 2e-4, 0.9, 0.999)
-  now = torch_place.detached(list(network.parameters()))
-  ema = [x.clone() for x in now]
+  average = torch_place.averager(list(network.parameters()), 0.9995)
   count = itertools.count()
 
   @place.compile
@@ -66,7 +65,7 @@ def stepper(
     loss.backward()
     gradient = torch_place.norm(network.parameters())
     opt.step()
-    torch._foreach_lerp_(ema, now, 1 - min(0.9995, (1 + t) / (10 + t)))
+    average(t)
     return {"loss": loss.detach(), "gradient": gradient}
 
   return step

@@ -47,8 +47,7 @@ def stepper(
   """A step, to be called again and again; it tells what ours tells."""
   adam = lambda net: torch_place.adam(net.parameters(), place, 2e-3, 0.0, 0.99)
   g_opt, d_opt = adam(generator), adam(discriminator)
-  now = torch_place.detached(list(generator.parameters()))
-  ema = [x.clone() for x in now]
+  average = torch_place.averager(list(generator.parameters()), 0.998)
   count = itertools.count()
   generate, judge = place.compile(generator), place.compile(discriminator)
 
@@ -76,18 +75,10 @@ def stepper(
     torch.stack(list(terms.values())).sum().backward()
     seen["d_gradient"] = torch_place.norm(discriminator.parameters())
     d_opt.step()
-    discriminator.requires_grad_(False)  # Its gradients would go unused.
-    with place.autocast():
+    with torch_place.frozen(discriminator), place.autocast():
       loss = F.softplus(-judge(fake)).mean()
-    g_opt.zero_grad()
-    loss.backward()
-    discriminator.requires_grad_(True)
-    seen |= {
-      "g_loss": loss.detach(),
-      "g_gradient": torch_place.norm(generator.parameters()),
-    }
-    g_opt.step()
-    torch._foreach_lerp_(ema, now, 1 - min(0.998, (1 + t) / (10 + t)))
+    seen |= torch_place.descended(loss, generator, g_opt)
+    average(t)
     return seen
 
   return step

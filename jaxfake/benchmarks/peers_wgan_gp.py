@@ -48,8 +48,7 @@ def stepper(
   """A step, to be called again and again; it tells what ours tells."""
   adam = lambda net: torch_place.adam(net.parameters(), place, 1e-4, 0.0, 0.9)
   g_opt, d_opt = adam(generator), adam(critic)
-  now = torch_place.detached(torch_place.floats(generator))
-  ema = [x.clone() for x in now]
+  average = torch_place.averager(torch_place.floats(generator), 0.999)
   count, n = itertools.count(), len(image) // CRITIC_STEPS
   latents = lambda rows: torch.randn(rows, LATENTS, device=place.device)
 
@@ -87,19 +86,10 @@ def stepper(
       for k in range(CRITIC_STEPS)
     ]
     seen = {x: torch.stack([y[x] for y in each]).mean() for x in each[0]}
-    critic.requires_grad_(False)  # Its gradients would go unused.
-    with place.autocast():
+    with torch_place.frozen(critic), place.autocast():
       loss = -judge(generate(latents(n))).mean()
-    g_opt.zero_grad()
-    loss.backward()
-    critic.requires_grad_(True)
-    seen |= {
-      "g_loss": loss.detach(),
-      "g_gradient": torch_place.norm(generator.parameters()),
-    }
-    g_opt.step()
-    t = next(count)
-    torch._foreach_lerp_(ema, now, 1 - min(0.999, (1 + t) / (10 + t)))
+    seen |= torch_place.descended(loss, generator, g_opt)
+    average(next(count))
     return seen
 
   return step

@@ -270,13 +270,19 @@ class Generator(nn.Module):
 class Discriminator(nn.Module):
   """Of DCGAN: images (b, c, s, s) to logits (b,)."""
 
-  def __init__(self, widths: Sequence[int], channels: int = 1):
+  def __init__(
+    self,
+    widths: Sequence[int],
+    channels: int = 1,
+    norm: Callable[[int], nn.Module] = nn.BatchNorm2d,
+    bias: bool = False,
+  ):
     super().__init__()
     parts, c = [], channels
     for i, width in enumerate(reversed(widths)):
-      parts.append(nn.Conv2d(c, width, 4, 2, 1, bias=i == 0))
+      parts.append(nn.Conv2d(c, width, 4, 2, 1, bias=bias or i == 0))
       if i > 0:
-        parts.append(nn.BatchNorm2d(width))
+        parts.append(norm(width))
       parts.append(nn.LeakyReLU(0.2, inplace=True))
       c = width
     parts.append(nn.Conv2d(c, 1, 4))
@@ -286,24 +292,13 @@ class Discriminator(nn.Module):
     return self.main(x)[:, 0, 0, 0]
 
 
-class Critic(nn.Module):
+class Critic(Discriminator):
   """Of WGAN-GP: images (b, c, s, s) to scores (b,). Its layer norm, over the
   whole image, is a group norm of one group."""
 
   def __init__(self, widths: Sequence[int], channels: int = 1):
-    super().__init__()
-    parts, c = [], channels
-    for i, width in enumerate(reversed(widths)):
-      parts.append(nn.Conv2d(c, width, 4, 2, 1))
-      if i > 0:
-        parts.append(nn.GroupNorm(1, width, eps=1e-6))
-      parts.append(nn.LeakyReLU(0.2, inplace=True))
-      c = width
-    parts.append(nn.Conv2d(c, 1, 4))
-    self.main = nn.Sequential(*parts)
-
-  def forward(self, x: torch.Tensor) -> torch.Tensor:
-    return self.main(x)[:, 0, 0, 0]
+    norm = lambda width: nn.GroupNorm(1, width, eps=1e-6)
+    super().__init__(widths, channels, norm, bias=True)
 
 
 def dcgan_widths(size: int, width: int) -> list[int]:

@@ -4,7 +4,8 @@
 # pyright: reportMissingImports=false
 # pyright: reportCallIssue=false, reportPrivateImportUsage=false
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+import contextlib
 
 import torch
 
@@ -75,6 +76,42 @@ def norm(parameters: Iterable[torch.Tensor]) -> torch.Tensor:
   return torch.nn.utils.get_total_norm(
     [p.grad for p in parameters if p.grad is not None]
   )
+
+
+@contextlib.contextmanager
+def frozen(network: torch.nn.Module) -> Iterator[None]:
+  """What is computed meanwhile takes no gradients of it: a generator's step
+  would not use a discriminator's."""
+  network.requires_grad_(False)
+  yield
+  network.requires_grad_(True)
+
+
+def descended(
+  loss: torch.Tensor,
+  generator: torch.nn.Module,
+  optimiser: torch.optim.Optimizer,
+) -> dict[str, torch.Tensor]:
+  """Takes a generator's step down a loss; tells what ours tells."""
+  optimiser.zero_grad()
+  loss.backward()
+  gradient = norm(generator.parameters())
+  optimiser.step()
+  return {"g_loss": loss.detach(), "g_gradient": gradient}
+
+
+def averager(
+  tensors: list[torch.Tensor], decay: float
+) -> Callable[[int], None]:
+  """`average(t)` moves the average of tensors on after step t; at first it
+  forgets faster than by `decay`."""
+  now = [x.detach() for x in tensors]
+  ema = [x.clone() for x in now]
+
+  def average(t: int) -> None:
+    torch._foreach_lerp_(ema, now, 1 - min(decay, (1 + t) / (10 + t)))
+
+  return average
 
 
 def repeated(step: Callable, place: Place, n: int) -> Callable[[int], int]:
