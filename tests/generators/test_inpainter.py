@@ -15,7 +15,7 @@ import pytest
 from jaxfake import configuration, contracts, data, errors, main, named, tamper
 from jaxfake.data import tampered
 from jaxfake.data.phantom import anatomy
-from jaxfake.generators import common, inpainter, registry
+from jaxfake.generators import common, filling, inpainter, registry, translator
 from jaxfake.models import inpainter as networks
 
 CONFIG = CONFIGS / "inpainter.py:tiny"
@@ -38,7 +38,7 @@ def batch(n=4):
 
 def floats(n=2):
   image, mask, _ = batch(n).values()
-  return [np.asarray(x) for x in inpainter.to_float(image, mask)]
+  return [np.asarray(x) for x in filling.to_float(image, mask)]
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +156,7 @@ def test_samples_are_held_out_windows_filled(workdir):
   assert len({x["original"] for x in origins}) == n
   kept = common.restored(workdir, inpainter.initial)[0]
   assert kept.data.size == model.size == made.shape[1]
-  windows = inpainter.translator.Originals(workdir)
+  windows = translator.Originals(workdir)
   ids = windows.column("id")
   for row, image in zip(origins, made, strict=True):
     window = windows[ids.index(row["original"])]
