@@ -50,8 +50,8 @@ def initial(config: contracts.Config, classes: Sequence[str]) -> Callable:
 
   def init(key) -> common.State:
     beside = inpainter.seen(x, x)
-    inputs = dict(level=jnp.zeros(1), beside=beside, train=False)
-    return common.first(net.init(key, x, **inputs)["params"], adam)
+    variables = net.init(key, x, jnp.zeros(1), beside=beside, train=False)
+    return common.first(variables["params"], adam)
 
   return init
 
