@@ -26,11 +26,13 @@ HOSPITALS = {"north": 1.0, "south": 0.6}  # Sharpness.
 @pytest.fixture(scope="module", autouse=True)
 def optimised():
   """The numbers of thousands of pictures: without XLA's passes, which
-  conftest.py leaves out, they are ten times as slow."""
+  conftest.py leaves out, they are ten times as slow. Peers, whose convolutions
+  are slow too, see a crop of each picture and not nine."""
   options = xla.compiler_options() | {"xla_backend_optimization_level": 3}
   jitted = functools.cache(lambda fn: jax.jit(fn, compiler_options=options))
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(spectral, "_jitted", jitted)
+    patch.setattr(peers, "SPREAD", 1)
     yield
 
 
