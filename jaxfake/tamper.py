@@ -64,7 +64,7 @@ def parser() -> argparse.ArgumentParser:
   add(
     "--model",
     metavar="WORKDIR",
-    help="of learnt: a run of configs/inpainter.py",
+    help="of learnt: a run of an inpainter, such as configs/inpainter.py",
   )
   add("--seed", type=int, default=0, help="another seed, another lesion (0)")
   add(

@@ -93,7 +93,7 @@ def test_they_take_part_in_a_study(tmp_path):
   [
     (
       "--config.task=gam",
-      "task is 'gam': expected one of cyclegan, edm, gan, inpainter,",
+      "task is 'gam': expected one of cyclegan, diffusion_inpainter, edm, gan,",
     ),
     ("--config.task=no.such", "task is 'no.such': there is no such module"),
     ("--config.task=toys.stripes", "does not define CONFIG, check, load"),
@@ -122,8 +122,8 @@ def test_listing_and_finding_import_nothing():
     [sys.executable, "-c", code], check=True, capture_output=True, text=True
   )
   assert out.stdout.split() == [
-    *("cyclegan", "edm", "gan", "inpainter", "latent_diffusion"),
-    *("pggan", "stylegan2", "vae", "wgan_gp"),
+    *("cyclegan", "diffusion_inpainter", "edm", "gan", "inpainter"),
+    *("latent_diffusion", "pggan", "stylegan2", "vae", "wgan_gp"),
     *("classifier", "forensic", "localizer"),
     *("comparison", "few_images", "generator_comparison", "protocol", "ship"),
     *("study", "tampering", "traces"),

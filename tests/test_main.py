@@ -141,8 +141,8 @@ def test_every_variant_passes_its_checks(name, variant):
   kinds = contracts.Family, contracts.Experiment
   task = named.find("task", config.task, *kinds).load()
   generators = (
-    *("cyclegan", "edm", "gan", "inpainter", "latent_diffusion"),
-    *("pggan", "stylegan2", "vae", "wgan_gp"),
+    *("cyclegan", "diffusion_inpainter", "edm", "gan", "inpainter"),
+    *("latent_diffusion", "pggan", "stylegan2", "vae", "wgan_gp"),
   )
   if config.task in (*generators, "classifier", "localizer"):
     loop.check(config)

@@ -113,33 +113,44 @@ def check_diffusion(config: contracts.Config) -> None:
   field = "parametrisation"
   errors.check_choice(field, config.parametrisation, PARAMETRISATIONS)
   common.check(config)
-  for field in ("sigma_data", "noise.deviation", "sampler.sigma_min"):
-    common.require_above(config, field, 0)
-  sampler = config.sampler
-  common.require_above(config, "sampler.sigma_max", sampler.sigma_min)
-  common.require_at_least(config, "sampler.rho", 1)
-  common.require_at_least(config, "sampler.steps", 2)
+  check_noise(config)
   common.require_at_least(config, "sampler.guidance", 0)
-  common.require_at_least(config, "opt.warmup", 0)
-  for field in ("noise.mean", "sampler.sigma_max", "sampler.guidance"):
-    if not math.isfinite(value := common.value(config, field)):
-      raise errors.ConfigError(f"{field} is {value}: expected a number")
+  _require_finite(config, "sampler.guidance")
   if not 0 <= config.unlabelled < 1:
     raise errors.ConfigError(
       f"unlabelled is {config.unlabelled}: expected 0 to below 1"
     )
   guided = config.model.conditional and config.unlabelled > 0
-  if sampler.guidance != 1 and not guided:
+  if config.sampler.guidance != 1 and not guided:
     raise errors.ConfigError(
-      f"sampler.guidance is {sampler.guidance}: expected 1 unless"
+      f"sampler.guidance is {config.sampler.guidance}: expected 1 unless"
       " model.conditional is True and unlabelled above 0, since it needs a"
       " network that knows images with and without their class"
     )
   common.check_only_class(config)
 
 
+def check_noise(config: contracts.Config) -> None:
+  """The same, of the noise in training and in sampling, and of the rate."""
+  for field in ("sigma_data", "noise.deviation", "sampler.sigma_min"):
+    common.require_above(config, field, 0)
+  least = config.sampler.sigma_min
+  common.require_above(config, "sampler.sigma_max", least)
+  common.require_at_least(config, "sampler.rho", 1)
+  common.require_at_least(config, "sampler.steps", 2)
+  common.require_at_least(config, "opt.warmup", 0)
+  for field in ("noise.mean", "sampler.sigma_max"):
+    _require_finite(config, field)
+
+
+def _require_finite(config, field):
+  if not math.isfinite(value := common.value(config, field)):
+    raise errors.ConfigError(f"{field} is {value}: expected a number")
+
+
 def network(config: contracts.Config, classes: Sequence[str]) -> unet.UNet:
-  return unet.unet(config.model, len(classes), layers.DTYPES[config.dtype])
+  told = len(classes) if config.model.conditional else 0
+  return unet.unet(config.model, told, layers.DTYPES[config.dtype])
 
 
 def denoiser(
@@ -211,15 +222,11 @@ def learner(config: contracts.Config, classes: Sequence[str]) -> Callable:
   noise of its own for each row."""
   net, adam = network(config, classes), optimiser(config)
   precondition = preconditioning(config)
-  _, by_batch, _ = devices.mesh_and_shardings()
 
   def learn(state: common.State, x, label, key):
     k_sigma, k_noise, k_class, k_dropout = jax.random.split(key, 4)
     sigma = precondition.draw(k_sigma, len(x))
-    noise = jax.random.normal(k_noise, x.shape)
-    # XLA by itself has every device draw the whole batch.
-    noise = jax.lax.with_sharding_constraint(noise, by_batch)
-    noisy = x + sigma[:, None, None, None] * noise
+    noisy = with_noise(x, sigma, k_noise)
     # Some learn without their class, for guidance: Ho and Salimans, 2022,
     # arXiv:2207.12598, algorithm 1.
     forgotten = jax.random.bernoulli(k_class, config.unlabelled, label.shape)
@@ -237,6 +244,15 @@ def learner(config: contracts.Config, classes: Sequence[str]) -> Callable:
     return common.updated(config, adam, state, gradient), seen
 
   return learn
+
+
+def with_noise(x: jax.Array, sigma: jax.Array, key: jax.Array) -> jax.Array:
+  """Images (b, s, s, c) under noise of the deviations (b,). Traced."""
+  _, by_batch, _ = devices.mesh_and_shardings()
+  noise = jax.random.normal(key, x.shape)
+  # XLA by itself has every device draw the whole batch.
+  noise = jax.lax.with_sharding_constraint(noise, by_batch)
+  return x + sigma[:, None, None, None] * noise
 
 
 def sigmas(sampler: contracts.Config) -> np.ndarray:
@@ -300,19 +316,27 @@ def flow(
       clean = without + guidance * (clean - without)
     return (x - clean) / sigma
 
-  # A program that waits holds its memory: xla.dispatches_at_once.
-  alone = xla.dispatches_at_once() == 1
+  slope = in_turn(slope)
 
   def draw(params, seed, index, label):
-    def toward(x, sigma):
-      y = slope(params, x, np.float32(sigma), label)
-      if alone:
-        xla.wait(y)
-      return y
-
+    toward = lambda x, sigma: slope(params, x, np.float32(sigma), label)
     return heun(toward, begin(seed, index), levels)
 
   return draw
+
+
+def in_turn(program: Callable) -> Callable:
+  """The same compiled program, for many calls that go one after another: one
+  that waits holds its memory (xla.dispatches_at_once)."""
+  if xla.dispatches_at_once() > 1:
+    return program
+
+  def alone(*arguments):
+    y = program(*arguments)
+    xla.wait(y)
+    return y
+
+  return alone
 
 
 def make(config: contracts.Config, dataset: pipeline.Splits) -> Task:

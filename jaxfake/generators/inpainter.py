@@ -9,10 +9,10 @@ nodules into CT scans and takes them out by two such networks.
 The paper's noise is dropout. Here it is a picture of normal deviates, so that a
 fill is a function of it.
 
-What is measured and sampled is made of held-out windows, never of train images.
+What it shares with other inpainters is in filling.py.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 import functools
 import pathlib
 from typing import Any
@@ -20,37 +20,27 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from jaxfake import contracts, errors
-from jaxfake.data import feed, inpainting, matching, pipeline, sources
-from jaxfake.data.tampered import blending
-from jaxfake.evaluation import pictures
-from jaxfake.generators import common, gan, measure, translator
+from jaxfake.data import pipeline
+from jaxfake.generators import common, filling, gan, translator
 from jaxfake.models import inpainter
 from jaxfake.nn import layers
 from jaxfake.runtime import devices, xla
-from jaxfake.training import augment, loop, workdir
+from jaxfake.training import augment, workdir
 from jaxfake.training.task import Task
 
 CONFIG = "inpainter.py"
 SHOWN = ("region_error", "frechet_random_filters", "kernel_random_filters")
-SHOWN_IMAGES = 8  # In a preview.
 summary = common.summary
 
 
 def check(config: contracts.Config) -> None:
   """Raises ConfigError for values no run could use."""
-  if config.data.name != "inpainting":
-    raise errors.ConfigError(
-      f"data.name is {config.data.name!r}: task inpainter learns from the"
-      " windows of inpainting"
-    )
-  inpainting.check(config.data.inpainting)
+  filling.check(config)
   errors.check_choice("data.size", config.data.size, inpainter.SIZES)
   inpainter.check(config.model)
-  common.check_learning(config)
   common.require_at_least(config, "l1", 0)
 
 
@@ -78,11 +68,6 @@ def initial(config: contracts.Config, classes: Sequence[str]) -> Callable:
     return gan.State(jnp.zeros((), jnp.int32), g, d, ema)
 
   return init
-
-
-def to_float(image: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """uint8 pictures to [-1, 1], and their masks to 0 and 1."""
-  return image.astype(jnp.float32) / 127.5 - 1, (mask > 0).astype(jnp.float32)
 
 
 def applied(net: nn.Module, params: contracts.Tree, *inputs: jax.Array) -> Any:
@@ -117,7 +102,7 @@ def stepper(config: contracts.Config) -> Callable:
   def step(state: gan.State, batch):
     key = jax.random.fold_in(jax.random.key(config.seed), state.step)
     k_turn, k_noise = jax.random.split(key)
-    real, mask = to_float(
+    real, mask = filling.to_float(
       *augment.turned(k_turn, batch["image"], batch["mask"])
     )
     # XLA by itself has every device fill the whole batch.
@@ -162,105 +147,10 @@ def stepper(config: contracts.Config) -> Callable:
   return step
 
 
-def filling(config: contracts.Config) -> Callable:
-  """`fill(params, seed, index, image, mask)`: uint8 (n, s, s, 1) of pictures
-  and masks alike; the noise of each is a function of (seed, index)."""
+def filler(config: contracts.Config) -> Callable:
+  """`fill(params, image, mask, noise)`: see filling."""
   generator, _ = networks(config)
-
-  def fill(params, seed, index, image, mask):
-    x, mask = to_float(image, mask)
-    noise = common.latents(seed, index, *x.shape[1:])
-    return common.to_uint8(filled(generator, params, x, mask, noise))
-
-  return fill
-
-
-class Measures(measure.Measures):
-  """A task's `evaluate` and `preview`, by held-out windows."""
-
-  def __init__(self, config: contracts.Config, dataset: pipeline.Splits):
-    """`dataset` are pipeline.Splits of windows."""
-    fill = filling(config)
-
-    @xla.jit
-    def draw(params, batch):
-      index, image, mask = batch["index"], batch["image"], batch["mask"]
-      return fill(params, np.uint32(config.seed), index, image, mask)
-
-    drawer = lambda state: lambda batch: draw(state.ema, batch)
-    limit = min(config.eval.images, len(dataset.held_out))
-    super().__init__(dataset, limit, (), drawer, self._windows)
-    self._fill = drawer
-
-  @functools.cached_property
-  def _held(self) -> sources.Rows:
-    """Held-out windows and their places, read once."""
-    index = np.arange(len(self._dataset.held_out), dtype=np.int32)
-    return sources.Rows(index=index, **pipeline.arrays(self._dataset.held_out))
-
-  def _windows(self, label) -> sources.Subset:
-    """Held-out windows of pictures of these classes."""
-    held = np.asarray(self._dataset.held_out.column("label"))
-    rows = np.zeros(len(label), np.intp)
-    for k in np.unique(label):
-      here = np.flatnonzero(label == k)
-      rows[here] = matching.evenly(np.flatnonzero(held == k), len(here))
-    return sources.Subset(self._held, rows)
-
-  def _some(self, most: int) -> sources.Subset:
-    every = np.arange(len(self._held))
-    some = matching.evenly(every, min(most, len(every)))
-    return sources.Subset(self._held, some)
-
-  @functools.cached_property
-  def _error_harmonic(self) -> float:
-    """Of the smoothest membrane, which learns nothing."""
-    items = [self._some(self._limit)[i] for i in range(self._limit)]
-    return apart(
-      (blending.harmonic(x["image"][..., 0], x["mask"][..., 0] > 0), x)
-      for x in items
-    )
-
-  def evaluate(self, state: gan.State, gather: Callable) -> dict:
-    """Those of measure.Measures, and `region_error`, the mean absolute
-    difference in gray levels in held-out regions, beside a harmonic fill's."""
-    values = super().evaluate(state, gather)
-    some = self._some(self._limit)
-    fakes = gather(self._fill(state), some)
-    pairs = ((fakes[i, ..., 0], some[i]) for i in range(len(some)))
-    return values | {
-      "region_error": apart(pairs),
-      "region_error_harmonic": self._error_harmonic,
-    }
-
-  def preview(
-    self, state: gan.State, gather: Callable
-  ) -> dict[str, np.ndarray]:
-    """Held-out windows, what is seen of them, and filled, a row each."""
-    some = self._some(SHOWN_IMAGES)
-    fakes = gather(self._fill(state), some)[..., 0]
-    items = [some[i] for i in range(len(some))]
-    real, mask = (
-      np.stack([x[name][..., 0] for x in items]) for name in ("image", "mask")
-    )
-    rows = {"real": real, "seen": np.where(mask > 0, 0, real), "filled": fakes}
-    cells = [(k, pictures.sheet(x, SHOWN_IMAGES)) for k, x in rows.items()]
-    return {"preview": pictures.captioned(cells, 1)}
-
-
-def apart(pairs: Iterable) -> float:
-  """The mean over (gray (s, s), item) of how far the gray levels are from the
-  item's image in its region."""
-  return float(
-    np.mean(
-      [
-        np.abs(gray - item["image"][..., 0].astype(np.float64))[
-          item["mask"][..., 0] > 0
-        ].mean()
-        for gray, item in pairs
-      ]
-    )
-  )
+  return xla.jit(functools.partial(filled, generator))
 
 
 def make(config: contracts.Config, dataset: pipeline.Splits) -> Task:
@@ -268,79 +158,23 @@ def make(config: contracts.Config, dataset: pipeline.Splits) -> Task:
 
   `dataset` are pipeline.Splits that read image, mask and label.
   """
-  measures = Measures(config, dataset)
-  return Task(
-    initial(config, dataset.classes),
-    stepper(config),
-    measures.evaluate,
-    measures.preview,
-  )
+  init, step = initial(config, dataset.classes), stepper(config)
+  return filling.task(config, dataset, init, step, filler(config))
 
 
 def prepare(
   config: contracts.Config, splits: pipeline.Splits, run: workdir.Workdir
 ) -> Callable[[], int]:
   """What trains the networks and returns an exit code, ready to be called."""
-  splits = splits.reading("image", "mask", "label")
-  task = make(config, splits)
-  run.keep(translator.FILE, translator.packed(splits.held_out))
-  return lambda: loop.train(config, task, splits.train, run)
+  return filling.prepare(make, config, splits, run)
 
 
-class Inpainter(common.Trained):
-  """A trained inpainter: contracts.Inpainter. Image i is a held-out window that
-  its run keeps, filled; no window comes again before all have come."""
-
-  conditional = False
-
-  def __init__(
-    self,
-    config: contracts.Config,
-    classes: Sequence[str],
-    state: gan.State,
-    windows: contracts.Items,
-  ):
-    super().__init__(
-      xla.jit(filling(config)), config.task, config, classes, state
-    )
-    self.kind = inpainting.FILLS[config.data.inpainting.fill]
-    self._windows = windows
-    self._fill = xla.jit(functools.partial(filled, networks(config)[0]))
-
-  def _chosen(self, seed: int, index: np.ndarray) -> np.ndarray:
-    n = len(self._windows)
-    return feed.order(seed, 0, n)[index % n]
-
-  def sample(
-    self, seed: int, index: np.ndarray, label: np.ndarray
-  ) -> jax.Array:
-    del label
-    items = [self._windows[int(i)] for i in self._chosen(seed, index)]
-    image, mask = (np.stack([x[k] for x in items]) for k in ("image", "mask"))
-    return self.drawn((np.uint32(seed),), index, image, mask)
-
-  def origins(
-    self, seed: int, index: np.ndarray, label: np.ndarray
-  ) -> list[dict]:
-    del label
-    ids, patients = map(self._windows.column, translator.FACTS)
-    chosen = self._chosen(seed, index)
-    return [{"original": ids[i], "patient": patients[i]} for i in chosen]
-
-  def fill(
-    self, image: np.ndarray, mask: np.ndarray, noise: np.ndarray
-  ) -> np.ndarray:
-    """See contracts.Inpainter."""
-    x = image, mask.astype(np.float32), noise
-    rows = (part[None, ..., None] for part in x)
-    return np.asarray(self._fill(self._ema, *rows))[0, ..., 0]
-
-
-def load(path: pathlib.Path, step: int | None = None) -> Inpainter:
+def load(path: pathlib.Path, step: int | None = None) -> filling.Inpainter:
   """The inpainter of a run's folder. Raises ConfigError: see
   common.restored."""
   config, classes, state = common.restored(path, initial, step)
-  return Inpainter(config, classes, state, translator.Originals(path))
+  windows = translator.Originals(path)
+  return filling.Inpainter(filler(config), config, classes, state, windows)
 
 
 def describe(config: contracts.Config) -> dict[str, Any]:

@@ -82,7 +82,8 @@ def norm(x: jax.Array, dtype: jax.typing.DTypeLike | None) -> jax.Array:
 class UNet(nn.Module):
   """Images (b, s, s, c), levels of noise (b,) and labels (b,) to (b, s, s, c).
 
-  The label `num_classes` is no class.
+  The label `num_classes` is no class. `beside`, (b, s, s, k), is what is known
+  of the images without noise.
   """
 
   width: int
@@ -101,10 +102,13 @@ class UNet(nn.Module):
     x: jax.Array,
     level: jax.Array,
     label: jax.Array | None = None,
+    beside: jax.Array | None = None,
     *,
     train: bool,
   ):
     channels = x.shape[-1]
+    if beside is not None:
+      x = jnp.concatenate([x, beside], -1)
     dense = functools.partial(nn.Dense, 4 * self.width, dtype=self.dtype)
     condition = nn.silu(dense()(waves(level, self.width)))
     if self.num_classes:
@@ -179,8 +183,8 @@ def unet(
   num_classes: int,
   dtype: jax.typing.DTypeLike | None = None,
 ) -> UNet:
-  """The network of a config's `model` part. Parameters and what it returns are
-  float32 whatever the `dtype`."""
+  """The network of a config's `model` part, told of so many classes. Parameters
+  and what it returns are float32 whatever the `dtype`."""
   return UNet(
     model.width,
     model.max_width,
@@ -188,7 +192,7 @@ def unet(
     model.smallest,
     model.attention,
     model.patch,
-    num_classes if model.conditional else 0,
+    num_classes,
     model.dropout,
     dtype,
   )

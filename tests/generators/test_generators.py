@@ -18,11 +18,11 @@ from jaxfake.experiments.sweep import plan
 from jaxfake.training import loop
 
 FAMILIES = (
-  *("cyclegan", "edm", "inpainter", "latent_diffusion"),
-  *("pggan", "stylegan2", "vae", "wgan_gp"),
+  *("cyclegan", "diffusion_inpainter", "edm", "inpainter"),
+  *("latent_diffusion", "pggan", "stylegan2", "vae", "wgan_gp"),
 )
 # The class, where they are asked to be.
-TOLD = set(FAMILIES) - {"cyclegan", "inpainter"}
+TOLD = set(FAMILIES) - {"cyclegan", "diffusion_inpainter", "inpainter"}
 # Runs main, but dies at step 3; or measures nothing, and samples of another.
 KILLED = """
 import os, signal, sys
@@ -195,6 +195,20 @@ BAD = {
     ("identity=nan", "identity is nan"),
     ("history=0", "history is 0"),
     ("opt.b1=1", "opt.b1 is 1"),
+    ("ema=1", "ema is 1"),
+    ("dtype=float8", "dtype is 'float8'"),
+  ],
+  "diffusion_inpainter": [
+    ("data.size=48", "data.size is 48"),
+    ("data.name=phantom", "task diffusion_inpainter learns from the windows"),
+    ("data.inpainting.fill=lung", "data.inpainting.fill is 'lung'"),
+    ("model.smallest=32", "model.smallest is 32"),
+    ("model.patch=3", "model.patch is 3"),
+    ("sigma_data=0", "sigma_data is 0"),
+    ("noise.mean=nan", "noise.mean is nan"),
+    ("sampler.steps=1", "sampler.steps is 1"),
+    ("sampler.sigma_max=inf", "sampler.sigma_max is inf"),
+    ("opt.warmup=-1", "opt.warmup is -1"),
     ("ema=1", "ema is 1"),
     ("dtype=float8", "dtype is 'float8'"),
   ],

@@ -1,5 +1,6 @@
-"""Regions filled by a trained inpainter (configs/inpainter.py): what it sees of
-a picture, and how what it makes is put back.
+"""Regions filled by a trained inpainter (configs/inpainter.py,
+configs/diffusion_inpainter.py): what it sees of a picture, and how what it
+makes is put back.
 
 It sees a square about the box, of whose side the box takes at most half. Where
 that square has more pixels than the network, it is shrunk, and the fill is
@@ -119,7 +120,7 @@ def load(field: str, path: str, kind: str) -> Any:
   task = disk.read_json(folder / "config.json")["task"]
   family = named.find(f"{path}/config.json: task", task, contracts.Family)
   model = family.load().load(folder)
-  if not hasattr(model, "fill"):
+  if not named.members(contracts.Inpainter) <= {*dir(model)}:
     raise errors.ConfigError(
       f"{field} {path} is a run of {task}: expected one of an inpainter, such"
       " as that of configs/inpainter.py"
