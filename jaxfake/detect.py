@@ -176,7 +176,7 @@ def run(args: argparse.Namespace) -> int:
   if path == detector.SHIPPED:
     by = "the detector that comes with the program (--card tells of it)"
   more = f", {total - len(files)} had rows before" if args.resume else ""
-  more += f", {passed} of desktops' litter passed over" if passed else ""
+  more += f", {passed} of litter or tables passed over" if passed else ""
   print(
     ", ".join(f"{n} {name}" for name, n in counts.items())
     + f"{more}; real up to {about['real_at_most']:.3g}, fake from"

@@ -252,7 +252,7 @@ def run(args: argparse.Namespace) -> int:
   text = f"{count} altered, marked as synthetic, in {out}"
   text += f", {len(files) - len(left)} were before" * (len(left) < len(files))
   text += f", {bad} could not be" * bool(bad)
-  text += f", {passed} of desktops' litter passed over" * bool(passed)
+  text += f", {passed} of litter or tables passed over" * bool(passed)
   print(text)
   return errors.FAILED if bad else errors.FINISHED
 

@@ -477,6 +477,21 @@ def test_damaged_files_each_have_their_row(how, tmp_path):
     assert row["sha256"]
 
 
+@pytest.mark.parametrize("about", ["sampler.json", "tampering.json"])
+def test_tables_of_ours_are_passed_over_beside_what_they_tell_of(
+  tmp_path, about
+):
+  names = "manifest.jsonl", "sources.csv", ".lock", "notes.txt"
+  for name in names:
+    (tmp_path / name).write_text("x")
+  noise(tmp_path / "0.png")
+  assert len(detector.listed([str(tmp_path)])[0]) == 5
+  (tmp_path / about).write_text("{}")
+  files, passed = detector.listed([str(tmp_path)])
+  assert [os.path.basename(x) for x in files] == ["0.png", "notes.txt"]
+  assert passed == 4
+
+
 def test_every_file_of_the_field_has_its_row(real_data):
   folder = real_data / "field"
   files, passed = detector.listed([str(folder)])

@@ -20,7 +20,7 @@ from jaxfake import errors
 from jaxfake.classifiers import overlay
 from jaxfake.data import decoders, image_error, image_file, work
 from jaxfake.evaluation.verdicts import VERDICTS
-from jaxfake.runtime import litter
+from jaxfake.runtime import disk, litter
 
 # What comes with the program, where no other is named.
 SHIPPED = pathlib.Path(__file__).parent.with_name("shipped")
@@ -59,9 +59,15 @@ def load(path: pathlib.Path) -> tuple:
   return detector, registry.sha256(path)
 
 
+# What sample and tamper write beside their images, in a folder that has one of
+# the first two.
+MADE = frozenset({"sampler.json", "tampering.json"})
+TABLES = MADE | {"manifest.jsonl", "sources.csv", disk.LOCK}
+
+
 def listed(paths: list[str], but: Sequence[str] = ()) -> tuple[list[str], int]:
-  """(all that is given or in a folder given, each once, in order; how much
-  litter of desktops was passed over).
+  """(all that is given or in a folder given, each once, in order; how much was
+  passed over: litter of desktops, and `TABLES`).
 
   Whatever is no folder is in there, and so are folders that may not be listed
   and links to folders, which are not followed: each gets its row. `but` the
@@ -79,7 +85,12 @@ def listed(paths: list[str], but: Sequence[str] = ()) -> tuple[list[str], int]:
     for folder, folders, names in os.walk(path, onerror=closed):
       join = lambda name, folder=folder: os.path.join(folder, name)
       links = [x for x in folders if os.path.islink(join(x))]
-      kept = [x for x in (*names, *links) if not litter.is_litter(x)]
+      tables = TABLES if MADE & {*names} else frozenset()
+      kept = [
+        x
+        for x in (*names, *links)
+        if x not in tables and not litter.is_litter(x)
+      ]
       opened = [x for x in folders if not litter.is_litter(x)]
       passed += len(names) + len(links) - len(kept)
       passed += len(set(folders) - set(opened) - set(links))

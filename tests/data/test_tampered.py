@@ -130,6 +130,26 @@ def test_four_classes_are_two_places_each_true_and_false():
       assert (true["image"] != false["image"]).any()
 
 
+def test_lung_without_a_lesion_is_not_taken_where_there_is_none(monkeypatch):
+  source, _ = squares(**{"tampered.four": True})
+  tb = 4 * 3
+  assert not source[tb]["mask"].any()
+  held = source._originals
+  everywhere = {"mask": np.full_like(held[3]["mask"], 255)}
+
+  class Ill:
+    def __len__(self):
+      return len(held)
+
+    def __getitem__(self, i):
+      return held[i] | everywhere
+
+  monkeypatch.setattr(source, "_originals", Ill())
+  told = r"a lesion in each of 100 places of \d+ pixels"
+  with pytest.raises(errors.DataError, match=told):
+    source[tb]
+
+
 @pytest.mark.parametrize(
   "changes, message",
   [

@@ -145,7 +145,7 @@ class Source:
       image, mask, box = self._altered(i, original)
     elif self._own["region"]:
       kind, *_, rng = self._drawn(self._twin(i))
-      box = self._box(kind, original, rng)
+      box = self._box(i, kind, original, rng)
     if self._own["jpeg"]:
       image = deliveries.jpeg(image, (self._own["jpeg"],))
     mask = np.where(mask, 255, 0).astype(np.uint8)
@@ -156,8 +156,9 @@ class Source:
     both = {"image": image[..., None], "mask": mask[..., None]}
     return self._whose(i) | self._how(i) | both
 
-  def _box(self, kind, original, rng):
-    """Where a picture is altered, or would be."""
+  def _box(self, i, kind, original, rng):
+    """Where a picture is altered, or would be. Raises DataError where all of a
+    lung has lesions and one without is wanted (`four`)."""
     from jaxfake.data.tampered import places
 
     image = original["image"][..., 0]
@@ -167,11 +168,17 @@ class Source:
     box = places.in_lung(image, side, rng)
     if kind == "remove":
       return places.of_lesion(lesions, rng) or box
-    for _ in range(100 if self._own["four"] else 0):
+    if not self._own["four"]:
+      return box
+    for _ in range(100):
       if not lesions[box.place].any():  # Lung as it is has none.
-        break
+        return box
       box = places.in_lung(image, side, rng)
-    return box
+    raise errors.DataError(
+      f"{self._whose(i)['original']}: a lesion in each of 100 places of"
+      f" {side} pixels a side in its lungs (data.tampered.four): expected lung"
+      " without one; a smaller data.tampered.most_mm may find it"
+    )
 
   def _altered(self, i, original):
     """(the picture, where it is altered, the box)."""
@@ -179,7 +186,7 @@ class Source:
 
     image = original["image"][..., 0]
     kind, method, touch_up, rng = self._drawn(i)
-    box, other = self._box(kind, original, rng), None
+    box, other = self._box(i, kind, original, rng), None
     if method == "splice":
       at = of_another(self._patients, self._at(i)[0], rng)
       other = scene.donor(self._originals[at]["image"][..., 0])
