@@ -19,7 +19,7 @@ import optax
 
 from jaxfake import contracts
 from jaxfake.data import pipeline
-from jaxfake.generators import common, edm, filling, translator
+from jaxfake.generators import common, edm, filling
 from jaxfake.models import inpainter, unet
 from jaxfake.nn import layers
 from jaxfake.runtime import xla
@@ -157,9 +157,7 @@ def prepare(
 def load(path: pathlib.Path, step: int | None = None) -> filling.Inpainter:
   """The inpainter of a run's folder. Raises ConfigError: see
   common.restored."""
-  config, classes, state = common.restored(path, initial, step)
-  windows = translator.Originals(path)
-  return filling.Inpainter(filler(config), config, classes, state, windows)
+  return filling.load(initial, filler, path, step)
 
 
 def describe(config: contracts.Config) -> dict[str, Any]:

@@ -12,6 +12,7 @@ What is measured and sampled is made of held-out windows, never of train images.
 from collections.abc import Callable, Iterable, Sequence
 import functools
 import operator
+import pathlib
 from typing import Any
 
 import jax
@@ -217,3 +218,13 @@ class Inpainter(common.Trained):
     x = image, mask.astype(np.float32), noise
     rows = (part[None, ..., None] for part in x)
     return np.asarray(self._fill(self._ema, *rows))[0, ..., 0]
+
+
+def load(
+  initial: Callable, filler: Callable, path: pathlib.Path, step: int | None
+) -> Inpainter:
+  """The inpainter of a run's folder, by its family's `initial(config, classes)`
+  and `filler(config)`. Raises ConfigError: see common.restored."""
+  config, classes, state = common.restored(path, initial, step)
+  windows = translator.Originals(path)
+  return Inpainter(filler(config), config, classes, state, windows)

@@ -24,7 +24,7 @@ import optax
 
 from jaxfake import contracts, errors
 from jaxfake.data import pipeline
-from jaxfake.generators import common, filling, gan, translator
+from jaxfake.generators import common, filling, gan
 from jaxfake.models import inpainter
 from jaxfake.nn import layers
 from jaxfake.runtime import devices, xla
@@ -172,9 +172,7 @@ def prepare(
 def load(path: pathlib.Path, step: int | None = None) -> filling.Inpainter:
   """The inpainter of a run's folder. Raises ConfigError: see
   common.restored."""
-  config, classes, state = common.restored(path, initial, step)
-  windows = translator.Originals(path)
-  return filling.Inpainter(filler(config), config, classes, state, windows)
+  return filling.load(initial, filler, path, step)
 
 
 def describe(config: contracts.Config) -> dict[str, Any]:
