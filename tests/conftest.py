@@ -1,10 +1,15 @@
 """What the tests share: where data is, and a place for what is prepared."""
 
+import gc
 import os
 import pathlib
 import tempfile
 
+from jaxfake.runtime import processes
 import pytest
+
+# A worker holds millions of objects that stay.
+gc.set_threshold(*processes.GARBAGE)
 
 # Before any test imports JAX, and for the processes that tests start, pytest's
 # workers among them: data sets are prepared once, and the same tiny programs

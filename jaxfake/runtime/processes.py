@@ -8,6 +8,7 @@ inside a Slurm allocation, stays alone.
 
 from collections.abc import Callable, Iterator
 import contextlib
+import gc
 import importlib.util
 import os
 import signal
@@ -23,6 +24,10 @@ from jaxfake.runtime import xla
 # Seconds without a sign of life after which JAX ends the other processes, with
 # a message that names the dead one. JAX's own choice is 100.
 HEARTBEAT = 30
+# New objects after which Python looks for garbage among the youngest, and how
+# many such looks go into one at the older. Importing and tracing make millions
+# that stay: Python's 700 takes 5 to 10 % of a short command's time.
+GARBAGE = 50_000, 20, 20
 BY_HAND = "JAX_PROCESS_ID", "JAX_NUM_PROCESSES", "JAX_COORDINATOR_ADDRESS"
 
 _joined = False  # Whether this process is one of several.
@@ -185,6 +190,7 @@ def exit_code(
 ) -> int:
   """What `work()` returns, or the code of its end, which is said in a line;
   `again` is what goes on where it was interrupted."""
+  gc.set_threshold(*GARBAGE)
   try:
     with leaving_on_sigterm(again):
       return work()
