@@ -48,8 +48,8 @@ def write(
   reading_it = (
     "AUC of pixels: inside the mask against outside, within a picture; mean"
     " over pictures. IoU: of the map above a threshold that validation chose by"
-    f" the mean IoU of the ways that the map knows ({settled}). Peak in mask: of the map's maximum; chance is"
-    " the mask's share of the picture. AUC of pictures: against the untampered"
+    f" the mean IoU of the ways that the map knows ({settled}). Peak in"
+    " mask: of the map's maximum; chance is the mask's share of the picture. AUC of pictures: against the untampered"
     f" ones, by the peak of {maps.NOISE} and the mean of the highest"
     f" {localization.TOP:.1%} of the others. Intervals are 95 %, over patients."
     f" The row {NONE} has the same masks laid over pictures in which nothing"
