@@ -27,6 +27,7 @@ from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import functools
 import pathlib
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -86,12 +87,13 @@ def network(config: contracts.Config) -> models.Reconstruction:
 
 
 def hidden(
-  shape: tuple[int, ...], square: int, period: int, top, left
-) -> jax.Array:
+  shape: tuple[int, ...], square: int, period: int, top: Any, left: Any
+) -> Any:
   """Bool (h, w): squares of so many pixels a side, every `period`-th along
-  either axis, of a lattice that begins so far above and to the left."""
+  either axis, of a lattice that begins so far above and to the left. Of NumPy
+  for whole numbers, for which nothing is compiled."""
   rows, columns = (
-    (jnp.arange(n) + start) // square % period == 0
+    (np.arange(n) + start) // square % period == 0
     for n, start in zip(shape, (top, left), strict=True)
   )
   return rows[:, None] & columns
