@@ -10,11 +10,12 @@ such as letters and edges, count by their distance and not by its square. The
 weights of the smallest loss on validation windows are kept.
 
 A whole picture is then looked at as often as it takes to hide every pixel once.
-A map's evidence is the logarithm of how large the errors about a pixel are
-beside what was said of them: their mean size, which tells one Laplace
-distribution from another. It is taken less its median over the picture and over
-its median absolute deviation, and its sign is dropped: what is filled smoothly
-errs less than said, what does not belong more.
+What counts is how large the errors about a pixel are beside what was said of
+them: their mean size, which tells one Laplace distribution from another. Its
+logarithm is taken less its median over the picture and over its median absolute
+deviation. What is filled smoothly errs less than said, what does not belong
+more, and edges and letters of originals much more: so a map's evidence is how
+rare a value is, on its own side, among the pixels of validation's originals.
 
 Thresholds are validation's, of originals too. A picture's score, the mean of
 the highest 0.5 % of its map, is ranked among theirs: p_fake is the share of
@@ -60,8 +61,12 @@ from jaxfake.training.task import Task, schedule
 CONFIG = "reconstruction.py"
 FITS = (pipeline.NATIVE,)
 REAL_AT_MOST, FAKE_AT_LEAST = 0.9, 0.99  # Of p_fake.
-ABOVE = 0.005  # Share of validation's pixels that are drawn as altered.
-FADE = 1.0  # A map is drawn from so much below the threshold.
+# Minus the decimal logarithms of the shares of pixels beyond which a side's
+# values are kept; rarer ones are told by the last two.
+RARE = np.arange(0.5, 4.5, 0.5)
+# Evidence from which on a pixel is drawn as altered: one of 200 of originals'
+# pixels is. A map is drawn from so much below it.
+THRESHOLD, FADE = -np.log10(0.005), 1.0
 # Pixels: what is larger is mapped by several, all ways to hide squares at once.
 TILE = 512
 PERIODS = 2, 3, 4
@@ -147,13 +152,19 @@ def mapped(
   return picture_maps.mapped(score, picture, tile, reach)
 
 
-def evidence(off: np.ndarray, gray: np.ndarray, square: int) -> np.ndarray:
-  """float32 (h, w) of a picture's errors (h, w), in deviations: how unusual
-  they are about each pixel, 0 where it is saturated."""
+def unusual(off: np.ndarray, gray: np.ndarray, square: int) -> np.ndarray:
+  """float32 (h, w) of a picture's errors (h, w), in deviations: how much larger
+  they are about each pixel than usual, or smaller, below 0. It is 0 where the
+  picture is saturated, and less than a square from its border, where a hidden
+  square has surroundings on fewer sides."""
   size = ndimage.uniform_filter(np.abs(off), square)
   # A quarter of a deviation counts as none: black is told without any error.
   energy = np.log(np.maximum(size, 0) + 0.25)
-  return np.abs(inconsistency.standardised(energy, gray, square))
+  found = inconsistency.standardised(energy, gray, square)
+  inner = tuple(slice(square, max(n - square, square)) for n in gray.shape)
+  shown = np.zeros_like(found)
+  shown[inner] = found[inner]
+  return shown
 
 
 def likelihood(
@@ -301,17 +312,27 @@ class Learning:
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-  """From a map to what is drawn, from a score to its rank and a verdict."""
+  """From what is unusual to a map, from a map's score to its rank and a
+  verdict."""
 
-  threshold: float  # Of a pixel's evidence; validation's `above` are above it.
-  above: float
-  scores: Sequence[float]  # Of validation's originals, rising.
+  # Of validation's pixels, values of `unusual` beyond which RARE of them lie:
+  # minus those at the lower end, and those at the upper.
+  low: Sequence[float]
+  high: Sequence[float]
+  scores: Sequence[float] = ()  # Of validation's originals, rising.
   real_at_most: float = REAL_AT_MOST
   fake_at_least: float = FAKE_AT_LEAST
 
+  def evidence(self, unusual: np.ndarray) -> np.ndarray:
+    """float32 (h, w) of `unusual` alike: minus the decimal logarithm of the
+    share of originals' pixels that are so unusual, 0 for most."""
+    sides = rarity(-unusual, self.low), rarity(unusual, self.high)
+    rare = np.maximum(*sides) - np.log10(2)  # One side or the other.
+    return np.maximum(rare, 0).astype(np.float32)
+
   def shown(self, evidence: np.ndarray) -> np.ndarray:
-    """Evidence as a map to draw: 1 at the threshold, 0 at FADE below it."""
-    return (evidence - self.threshold) / FADE + 1
+    """Evidence as a map to draw: 1 at THRESHOLD, 0 at FADE below it."""
+    return (evidence - THRESHOLD) / FADE + 1
 
   def rank(self, score: Sequence[float] | np.ndarray) -> np.ndarray:
     """The share of validation's originals that look less altered than scores
@@ -322,11 +343,24 @@ class Rule:
     return verdicts(rank, (self.real_at_most, self.fake_at_least))
 
 
+def rarity(values: np.ndarray, ends: Sequence[float]) -> np.ndarray:
+  """RARE of values, which is at `ends`; beyond the last of these as steep as
+  before it, as an exponential tail is."""
+  far = 100  # Of the last step.
+  step = max(ends[-1] - ends[-2], 1e-3)
+  knots = [*ends, ends[-1] + far * step]
+  rare = [*RARE, RARE[-1] + far * (RARE[-1] - RARE[-2])]
+  return np.interp(values, knots, rare, left=0.0)
+
+
 def settle(maps: list[np.ndarray]) -> Rule:
-  """What validation's maps say."""
-  pixels = np.concatenate([x.ravel() for x in maps])
-  threshold = float(np.quantile(pixels, 1 - ABOVE))
-  return Rule(threshold, ABOVE, sorted(localization.top(x) for x in maps))
+  """What validation's maps of the unusual (h, w) say."""
+  pixels = np.concatenate([x[x != 0] for x in maps])
+  share = 10.0**-RARE
+  low, high = np.quantile(pixels, share), np.quantile(pixels, 1 - share)
+  rule = Rule((-low).tolist(), high.tolist())
+  scores = sorted(localization.top(rule.evidence(x)) for x in maps)
+  return dataclasses.replace(rule, scores=scores)
 
 
 def concluded(
@@ -349,9 +383,12 @@ def concluded(
       for i in range(len(source)):
         gray = source[i]["image"][..., 0]
         off = mapped(score, config, gray)
-        maps[name].append(evidence(off, gray, config.square))
+        maps[name].append(unusual(off, gray, config.square))
         advance()
   rule = settle(maps["val"])
+  maps = {
+    name: [rule.evidence(x) for x in found] for name, found in maps.items()
+  }
   rows = {name: rows_of(rule, parts[name], x) for name, x in maps.items()}
   said = [row["verdict"] for row in rows["test"]]
   return {
@@ -422,7 +459,7 @@ class Detector:
     """How unusual a picture uint8 (h, w) is about each pixel: float32
     (h, w)."""
     off = mapped(self.score, self.config, gray)
-    return evidence(off, gray, self.config.square)
+    return self.rule.evidence(unusual(off, gray, self.config.square))
 
   def judge(self, images: Sequence[np.ndarray]) -> list[dict]:
     """Of uint8 (h, w) each: p_fake, here the share of originals that look less

@@ -139,16 +139,22 @@ def test_windows_lie_anywhere_in_an_original():
 
 def test_what_is_smooth_and_what_is_rough_stand_out():
   rng = np.random.default_rng(0)
-  off = rng.laplace(size=(64, 64)).astype(np.float32)
+  plain = rng.laplace(size=(3, 64, 64)).astype(np.float32)
+  gray = rng.integers(1, 255, (64, 64), np.uint8)
+  rule = reconstruction.settle(
+    [reconstruction.unusual(x, gray, 4) for x in plain]
+  )
+  off = plain[0].copy()
   off[8:24, 8:24] /= 6
   off[40:56, 40:56] *= 6
-  gray = rng.integers(1, 255, off.shape, np.uint8)
   gray[:32, 40:] = 255
-  found = reconstruction.evidence(off, gray, 4)
-  usual = np.median(found)
-  assert found[12:20, 12:20].mean() > 4 * usual
-  assert found[44:52, 44:52].mean() > 4 * usual
+  signed = reconstruction.unusual(off, gray, 4)
+  assert signed[12:20, 12:20].max() < 0 < signed[44:52, 44:52].min()
+  found = rule.evidence(signed)
+  for place in (slice(12, 20), slice(44, 52)):
+    assert found[place, place].mean() > 2 > 4 * np.median(found)
   assert found[4:28, 44:].max() == 0  # Saturated.
+  assert found[:4].max() == found[:, -4:].max() == 0 < found[4:, 4:-4].max()
 
 
 def run(path, *flags):
@@ -219,21 +225,28 @@ def test_detect_draws_its_maps(trained, tmp_path, capsys):
   scores = result(trained)["calibration"]["scores"]
   below = np.sum(np.array(scores) < localization.top(evidence))
   assert said["p_fake"] == below / (len(scores) + 1)
-  above = evidence >= found.rule.threshold
+  above = evidence >= reconstruction.THRESHOLD
   np.testing.assert_array_equal(found.map(gray) >= 1, above)
 
 
 def test_thresholds_are_of_validations_originals():
   rng = np.random.default_rng(0)
-  maps = [rng.exponential(size=(40, 40)) for _ in range(199)]
-  rule = reconstruction.settle(maps)
-  assert rule.threshold == pytest.approx(-np.log(rule.above), rel=0.02)
-  scores = np.array(rule.scores)
+  # The upper tail is longer than the lower.
+  made = lambda: np.exp(rng.normal(size=(60, 60))) - 1
+  rule = reconstruction.settle([made() for _ in range(199)])
+  found = np.concatenate([rule.evidence(made()).ravel() for _ in range(50)])
+  for rare in (1, 2, 3):
+    share = (found >= rare).mean()
+    assert share == pytest.approx(10.0**-rare, rel=0.3)
+  # Further than any, and still told apart.
+  far = rule.evidence(np.array([100.0, 200.0]))
+  assert 4 < far[0] < far[1]
   # Of 200 that are alike, a new one among them, 2 are called fake.
+  scores = np.array(rule.scores)
   among = rule.rank(np.append(scores + 1e-9, scores[0] - 1))
   said = rule.verdicts(among)
   assert said.count("fake") == 2 and said.count("real") == 181
-  few = reconstruction.settle(maps[:50])
+  few = reconstruction.settle([made() for _ in range(50)])
   assert few.verdicts(few.rank([1e9])) == ["uncertain"]
 
 
