@@ -507,7 +507,7 @@ def load(path: pathlib.Path) -> Detector:
   return Detector(score, config, Rule(**result["calibration"]))
 
 
-def begun(config: contracts.Config, key: jax.Array) -> dict:
+def begun(config: contracts.Config, key: jax.Array) -> Any:
   """The network's first variables."""
   x = jnp.zeros((1, config.window, config.window, 1))
   return network(config).init(key, x, x, train=False)

@@ -44,7 +44,8 @@ def surroundings(x: jax.Array, visible: jax.Array, square: int) -> jax.Array:
         jax.lax.slice_in_dim(padded, i, i + n, axis=axis)
         for i in range(len(weights))
       )
-      x = sum(float(w) * view for w, view in zip(weights, views, strict=True))
+      parts = (float(w) * v for w, v in zip(weights, views, strict=True))
+      x = jnp.asarray(sum(parts))
     return x
 
   return blurred(x * visible) / (blurred(visible) + 1e-6)
