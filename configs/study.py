@@ -49,7 +49,9 @@ def get_config(arg=""):
     c.generator.model.width = 32
 
   # `source` made the fakes that detectors learn from; the others' are new to
-  # them, and those of `unseen`, made by other means, are what matters.
+  # them, and those of `unseen`, made by other means, are what matters. Each has
+  # fields to change of c.generator, or of its own file where it names one:
+  # dict(config="configs/edm.py:quick").
   c.generators = ml_collections.ConfigDict()
   c.generators.source = dict(seed=0)
   c.generators.other_seed = dict(seed=1)

@@ -1,12 +1,14 @@
 r"""Regions altered by plain methods, and which maps find them: that of missing
-noise, and those of localizers that learnt the method or only the others.
+noise, that of a network that learnt from originals alone, and those of
+localizers that learnt the method or only the others.
 
     python -m jaxfake.main --config configs/tampering.py:quick
     python -m jaxfake.main --config configs/tampering.py \
       --config.data.tampered.real=chest_xray --config.data.dir=FOLDER
 
 `:quick` trains two localizers and takes some minutes on two cores; the whole
-one trains eight. --config.left_out= trains none. `:tiny` is for tests.
+one trains eight. --config.left_out= trains none, and without
+--config.reconstruct nothing is learnt. `:tiny` is for tests.
 
 Measured: see docs/tampering.md, Measured.
 """
@@ -18,6 +20,7 @@ import ml_collections
 
 SIBLING = pathlib.Path(__file__).with_name("classifier.py")
 LOCALIZER = SIBLING.with_name("localizer.py")
+RECONSTRUCTION = SIBLING.with_name("reconstruction.py")
 
 
 def get_config(arg=""):
@@ -44,6 +47,10 @@ def get_config(arg=""):
   # Of these its fields; its data are the experiment's.
   c.localizer = runpy.run_path(str(LOCALIZER))["get_config"](arg)
   del c.localizer.data, c.localizer.seed
+  # Whether a network learns from the train originals alone; its fields alike.
+  c.reconstruct = True
+  c.reconstruction = runpy.run_path(str(RECONSTRUCTION))["get_config"](arg)
+  del c.reconstruction.data, c.reconstruction.seed
   # A folder of pictures that others altered, such as CT, with labels.csv (file,
   # type, patient, x, y: the middle); and how near in pixels a peak has to be.
   c.centres = ""

@@ -35,9 +35,9 @@ def shipped() -> pathlib.Path:
   return inside if inside.is_dir() else package.parent / "configs"
 
 
-def find(argument: str) -> str:
+def find(argument: str, field: str = "--config") -> str:
   """FILE[:VARIANT] with the path of a file that exists: FILE itself, else for
-  configs/NAME our own. Raises ConfigError."""
+  configs/NAME our own. Raises ConfigError that names a field."""
   file, colon, variant = argument.partition(":")
   if os.path.isfile(file):
     return argument
@@ -47,7 +47,7 @@ def find(argument: str) -> str:
     return f"{ours}{colon}{variant}"
   names = sorted(f"configs/{x.name}" for x in shipped().glob("*.py"))
   raise errors.ConfigError(
-    f"--config {argument}: no such file; expected a file, or one of"
+    f"{field} {argument}: no such file; expected a file, or one of"
     f" {', '.join(names)}{errors.nearest(file, names)}"
   )
 

@@ -159,7 +159,7 @@ def run(args: argparse.Namespace) -> int:
         raise errors.ConfigError(
           f"--maps: {program.about()['name']} makes none; expected a detector"
           " of configs/forensic.py, as the one that comes with the program, or"
-          " of configs/localizer.py"
+          " of configs/localizer.py or configs/reconstruction.py"
         )
       maps = writers.Maps(args.maps)
     total = len(files)

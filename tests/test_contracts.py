@@ -15,7 +15,13 @@ from places import TESTS
 import pytest
 
 from jaxfake import configuration, contracts, data, errors, main, named, sample
-from jaxfake.classifiers import forensic, localizer, registry, writers
+from jaxfake.classifiers import (
+  forensic,
+  localizer,
+  reconstruction,
+  registry,
+  writers,
+)
 from jaxfake.data import pipeline
 from jaxfake.generators import gan
 from jaxfake.training import task, workdir
@@ -124,7 +130,7 @@ def test_listing_and_finding_import_nothing():
   assert out.stdout.split() == [
     *("cyclegan", "diffusion_inpainter", "edm", "gan", "inpainter"),
     *("latent_diffusion", "pggan", "stylegan2", "vae", "wgan_gp"),
-    *("classifier", "forensic", "localizer"),
+    *("classifier", "forensic", "localizer", "reconstruction"),
     *("comparison", "few_images", "generator_comparison", "protocol", "ship"),
     *("study", "tampering", "traces"),
     *("chest_xray", "generated", "inpainting", "many_sources", "phantom"),
@@ -168,6 +174,7 @@ def test_functions_take_what_their_contract_says(contract, found):
     (contracts.Task, task.Task),
     (contracts.Detector, forensic.Detector),
     (contracts.Detector, localizer.Detector),
+    (contracts.Detector, reconstruction.Detector),
     (contracts.Detector, registry.Classifier),
     (contracts.VerdictWriter, writers.Csv),
     (contracts.VerdictWriter, writers.JsonLines),

@@ -144,7 +144,8 @@ def test_every_variant_passes_its_checks(name, variant):
     *("cyclegan", "diffusion_inpainter", "edm", "gan", "inpainter"),
     *("latent_diffusion", "pggan", "stylegan2", "vae", "wgan_gp"),
   )
-  if config.task in (*generators, "classifier", "localizer"):
+  maps = "localizer", "reconstruction"
+  if config.task in (*generators, "classifier", *maps):
     loop.check(config)
   if config.task in (*generators, "classifier", "few_images"):
     pipeline.check(config.data)

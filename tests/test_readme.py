@@ -37,7 +37,8 @@ def lines(text, language):
 SMALLER = {
   r"(dcgan|wgan_gp|pggan|stylegan2|cyclegan)\.py(:quick)?": r"\1.py:tiny",
   r"(edm|vae|latent_diffusion|inpainter)\.py(:quick)?": r"\1.py:tiny",
-  r"(classifier|localizer|traces|forensic)\.py(:quick)?": r"\1.py:tiny",
+  r"(classifier|localizer|reconstruction)\.py(:quick)?": r"\1.py:tiny",
+  r"(traces|forensic)\.py(:quick)?": r"\1.py:tiny",
   "runs/traces-quick": "runs/traces-tiny",
   r"comparison\.py:quick": "comparison.py:tiny --config.only=decision_tree",
   r"generators\.py:quick": "generators.py:tiny",
@@ -46,7 +47,7 @@ SMALLER = {
   r"study\.py:quick": "study.py:tiny --config.show_leaking=True"
   " --workdir runs/study-tiny",
   "runs/study-quick": "runs/study-tiny",
-  r"runs/(dcgan|inpainter|localizer)-quick": r"runs/\1-tiny",
+  r"runs/(dcgan|inpainter|localizer|reconstruction)-quick": r"runs/\1-tiny",
   "--only loss --seeds 2": "--only loss --seeds 1",
   "--count 100": "--count 24",
   "--images 200": "--images 24",

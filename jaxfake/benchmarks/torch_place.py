@@ -83,8 +83,10 @@ def frozen(network: torch.nn.Module) -> Iterator[None]:
   """What is computed meanwhile takes no gradients of it: a generator's step
   would not use a discriminator's."""
   network.requires_grad_(False)
-  yield
-  network.requires_grad_(True)
+  try:
+    yield
+  finally:
+    network.requires_grad_(True)
 
 
 def descended(

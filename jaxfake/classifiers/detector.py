@@ -53,8 +53,8 @@ def load(path: pathlib.Path) -> tuple:
   if detector.classes != VERDICTS[::2]:
     raise errors.ConfigError(
       f"--model {path} tells {' from '.join(detector.classes)}: expected a"
-      " detector, of real and fake (data.name=real_or_fake, or task forensic or"
-      " localizer)"
+      " detector, of real and fake (data.name=real_or_fake, or task forensic,"
+      " localizer or reconstruction)"
     )
   return detector, registry.sha256(path)
 

@@ -19,16 +19,25 @@ def evidence(picture: np.ndarray, block: int = BLOCK) -> np.ndarray:
   """float32 (h, w) of gray values (h, w): how much noise is lacking, in units
   of how far the picture's parts differ anyway; 0 where it is saturated.
 
-  Minus the logarithm of the local variance of the residual over that which the
-  local gray predicts, less its median, over its median absolute deviation.
+  `standardised` is minus the logarithm of the local variance of the residual
+  over that which the local gray predicts.
   """
   gray, variance = noise.local(picture, block)
   expected = noise.level(gray, variance)(gray)
   lacking = np.log(
     (expected + noise.ROUNDING) / (variance + noise.ROUNDING)
   ).astype(np.float32)
-  lacking -= np.median(lacking)
-  spread = 1.4826 * float(np.median(np.abs(lacking)))
+  return standardised(lacking, picture, block)
+
+
+def standardised(
+  evidence: np.ndarray, picture: np.ndarray, block: int
+) -> np.ndarray:
+  """float32 (h, w) of a map alike and its picture: less the map's median, over
+  its median absolute deviation; 0 where the picture is saturated, of which a
+  block of so many pixels a side has a fifth."""
+  evidence = evidence - np.median(evidence)
+  spread = 1.4826 * float(np.median(np.abs(evidence)))
   ends = (picture == picture.min()) | (picture == picture.max())
   saturated = ndimage.uniform_filter(ends.astype(np.float32), block) > 0.2
-  return np.where(saturated, 0, lacking / max(spread, 1e-6))
+  return np.where(saturated, 0, evidence / max(spread, 1e-6))

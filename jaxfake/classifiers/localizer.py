@@ -34,6 +34,7 @@ from jaxfake.data.tampered.windows import ALTERED, UNALTERED, Pairs
 from jaxfake.evaluation import localization, metrics, report
 from jaxfake.evaluation.verdicts import verdicts
 from jaxfake.models import localizer as models
+from jaxfake.models import pixel_unet
 from jaxfake.nn import layers
 from jaxfake.runtime import disk, xla
 from jaxfake.training import augment, loop, workdir
@@ -59,7 +60,6 @@ class State(struct.PyTreeNode):
 
 def check(config: contracts.Config) -> None:
   """Raises ConfigError for values no run could use."""
-  errors.check_choice("dtype", config.dtype, layers.DTYPES)
   if config.data.name != "tampered":
     raise errors.ConfigError(
       f"data.name is {config.data.name!r}: task localizer learns from the masks"
@@ -70,7 +70,14 @@ def check(config: contracts.Config) -> None:
     config.data.tampered,
     "for task localizer learns from each picture beside the same altered",
   )
-  multiple = models.MULTIPLE
+  check_pixels(config)
+
+
+def check_pixels(config: contracts.Config) -> None:
+  """Raises ConfigError for values that no pixel_unet could learn by from
+  windows."""
+  errors.check_choice("dtype", config.dtype, layers.DTYPES)
+  multiple = pixel_unet.MULTIPLE
   if config.window < 4 * multiple or config.window % multiple:
     raise errors.ConfigError(
       f"window is {config.window}: expected a multiple of {multiple} pixels, at"

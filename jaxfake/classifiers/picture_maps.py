@@ -26,27 +26,32 @@ ROUNDED, TILE = 64, 1024
 EXAMPLES = 8  # Test pictures whose maps are drawn.
 
 
-def mapped(score: Callable, gray: np.ndarray, tile: int = TILE) -> np.ndarray:
-  """Logits (h, w) of a picture uint8 (h, w), by `score(uint8 (1, h', w', 1))`.
+def mapped(
+  score: Callable,
+  picture: np.ndarray,
+  tile: int = TILE,
+  reach: int = models.REACH,
+) -> np.ndarray:
+  """Logits (h, w) of a picture uint8 (h, w), or (h, w, c) with what else is
+  known of its pixels, by `score(uint8 (1, h', w', c))`, which sees so many
+  pixels around one.
 
   The picture is mirrored at its borders, and mapped by tiles that overlap as
   far as a pixel sees: the same as at once, in bounded memory.
   """
-  inner = [min(tile, -(-n // ROUNDED) * ROUNDED) for n in gray.shape]
-  ends = [
-    -(-n // side) * side for n, side in zip(gray.shape, inner, strict=True)
-  ]
-  reach = models.REACH
-  pads = [(reach, reach + e - n) for n, e in zip(gray.shape, ends, strict=True)]
-  padded = np.pad(gray, pads, "symmetric")
+  shape = picture.shape[:2]
+  inner = [min(tile, -(-n // ROUNDED) * ROUNDED) for n in shape]
+  ends = [-(-n // side) * side for n, side in zip(shape, inner, strict=True)]
+  pads = [(reach, reach + e - n) for n, e in zip(shape, ends, strict=True)]
+  padded = np.pad(picture.reshape(*shape, -1), [*pads, (0, 0)], "symmetric")
   logits = np.empty(ends, np.float32)
   for top in range(0, ends[0], inner[0]):
     for left in range(0, ends[1], inner[1]):
       bottom, right = top + inner[0], left + inner[1]
       part = padded[top : bottom + 2 * reach, left : right + 2 * reach]
-      seen = np.asarray(score(part[None, ..., None]))[0]
+      seen = np.asarray(score(part[None]))[0]
       logits[top:bottom, left:right] = seen[reach:-reach, reach:-reach]
-  return logits[: gray.shape[0], : gray.shape[1]]
+  return logits[: shape[0], : shape[1]]
 
 
 def scored(score: Callable, source: contracts.Items) -> list[dict]:

@@ -16,6 +16,7 @@ from jaxfake.data.sources import Rows
 from jaxfake.data.tampered.windows import ALTERED, UNALTERED
 from jaxfake.evaluation import localization
 from jaxfake.models import localizer as models
+from jaxfake.models import pixel_unet
 from jaxfake.runtime import disk
 from jaxfake.training import loop
 
@@ -117,7 +118,9 @@ def test_a_map_by_tiles_is_the_map_at_once(score):
 def test_a_pixel_is_seen_as_far_as_said(score):
   image = np.full((1, 192, 192, 1), 120, np.uint8)
   reached = []
-  for at in range(92, 92 + models.MULTIPLE):  # Each place in a coarse pixel.
+  for at in range(
+    92, 92 + pixel_unet.MULTIPLE
+  ):  # Each place in a coarse pixel.
     changed = image.copy()
     changed[0, at, at] = 255
     moved = np.asarray(score(changed) - score(image))[0] != 0

@@ -137,6 +137,23 @@ def test_bad_values_are_refused_before_anything(flags, message, tmp_path):
   assert not (tmp_path / "run").exists()
 
 
+def test_a_generator_may_have_a_file_of_its_own():
+  c = config().unlock()
+  c.data.name = "chest_xray"
+  own = {"config": "configs/edm.py:tiny", "sampler": {"steps": 2}}
+  c.generators.unseen = own
+  made = configs.generator(c, "unseen")
+  assert (made.task, made.sampler.steps) == ("edm", 2)
+  assert made.model.width == 8  # Of `:tiny`.
+  assert (made.data.name, made.data.split) == ("chest_xray", "patient")
+  c.generators.unseen.config = "configs/emd.py"
+  with pytest.raises(errors.ConfigError, match=r"unseen\.config configs/emd"):
+    configs.generator(c, "unseen")
+  c.generators.unseen = {"config": "configs/edm.py:tiny", "loss": "hinge"}
+  with pytest.raises(errors.ConfigError, match="there is no field 'loss'"):
+    configs.generator(c, "unseen")
+
+
 def test_another_run_in_a_runs_place_is_refused(finished):
   path, _, _ = finished
   with pytest.raises(errors.ConfigError, match="seed"):

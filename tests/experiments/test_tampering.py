@@ -78,11 +78,15 @@ def test_the_experiment_runs_and_goes_on(tmp_path, monkeypatch, capsys):
       x["way"]: x
       for x in localization.of(result["ways"], map=name, delivery="as it is")
     }
-    for name in ("noise", "trained", "left out")
+    for name in ("noise", "reconstruction", "trained", "left out")
   }
   ways = known["noise"]
   assert len(ways) == 15 and ways["untampered"]["pictures"] == 6
   assert known["trained"].keys() == ways.keys()
+  assert known["reconstruction"].keys() == ways.keys()
+  assert result["thresholds"].keys() == {"noise", "reconstruction"}
+  original = disk.read_json(path / "runs/reconstruction/result.json")
+  assert original["dataset"] == result["dataset"]["originals"]
   # One of its ways alone was left out.
   assert known["left out"].keys() == {
     *("untampered", "remove harmonic", "remove harmonic, touched up")
@@ -103,7 +107,8 @@ def test_the_experiment_runs_and_goes_on(tmp_path, monkeypatch, capsys):
     "value"
   ] == pytest.approx(np.mean(mine))
   others = {x["map"]: x["pictures"] for x in result["centres"]}
-  assert others == {"noise": 4, "trained": 4, "other half": 4}
+  each = "noise", "reconstruction", "trained", "other half"
+  assert others == dict.fromkeys(each, 4)
   learnt = disk.read_json(path / "runs/without-remove-harmonic/config.json")
   assert learnt["data"]["tampered"]["remove"] == "median,copy-move,biharmonic"
   assert learnt["data"]["tampered"]["inject"] == ""
@@ -121,6 +126,7 @@ def test_the_experiment_runs_and_goes_on(tmp_path, monkeypatch, capsys):
     ("--config.sizes_mm=(0.0,)", "expected one at least, and millimetres"),
     ("--config.left_out=remove plate", "left_out is 'remove plate': expected"),
     ("--config.localizer.window=9", "window is 9: expected a multiple"),
+    ("--config.reconstruction.square=1", "square is 1: expected at least 2"),
     ("--config.data.tampered.leaky=True", "leaky is True: expected False"),
     ("--config.most=1", "most is 1: expected at least 2"),
     ("--config.data.name=phantom", "data.name is 'phantom': expected tampered"),

@@ -1,5 +1,6 @@
 """Windows of pictures at their own resolution, to learn from where they were
-altered: resampling would take the traces away."""
+altered, or from originals alone what is usual: resampling would take the traces
+away."""
 
 from collections.abc import Mapping
 
@@ -12,6 +13,55 @@ from jaxfake.data.tampered import region
 FEATURES: Mapping[str, str] = {"image": "image", "mask": "image"}
 # A window's mask where it was altered, and where its twin was; else 0.
 ALTERED, UNALTERED = 255, 128
+
+
+def compressed(
+  images: list[np.ndarray], share: float, rng: np.random.Generator
+) -> list[np.ndarray]:
+  """Images uint8 (h, w) as they are, or with a chance of `share` as JPEGs of
+  one drawn quality."""
+  if rng.random() >= share:
+    return images
+  ends = deliveries.LEAST_QUALITY, deliveries.MOST_QUALITY + 1
+  quality = int(rng.integers(*ends))
+  return [deliveries.jpeg(x, (quality,)) for x in images]
+
+
+class Squares:
+  """So many squares of each picture of a source, anywhere in it: images
+  (side, side, 1).
+
+  A share of them is compressed as JPEG. What a picture is too small for is
+  mirrored. Square i is a function of (seed, i).
+  """
+
+  features: Mapping[str, str] = {"image": "image"}
+
+  def __init__(
+    self,
+    source: contracts.Items,
+    side: int,
+    compressed: float,
+    draws: int,
+    seed: int,
+  ):
+    self._source, self._side, self._draws = source, side, draws
+    self._compressed, self._seed = compressed, seed
+
+  def __len__(self) -> int:
+    return len(self._source) * self._draws
+
+  def __repr__(self) -> str:  # Grain prints its sources; not every item.
+    return f"Squares({len(self)}, {self._side} px)"
+
+  def __getitem__(self, i: int) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng((self._seed, i))
+    image = self._source[i // self._draws]["image"][..., 0]
+    image = region.mirrored(image, self._side)
+    y, x = (int(rng.integers(n - self._side + 1)) for n in image.shape)
+    cut = np.ascontiguousarray(image[y : y + self._side, x : x + self._side])
+    (cut,) = compressed([cut], self._compressed, rng)
+    return {"image": cut[..., None]}
 
 
 class Pairs:
@@ -58,10 +108,7 @@ class Pairs:
       )
       for x in items
     ]
-    if rng.random() < self._compressed:
-      ends = deliveries.LEAST_QUALITY, deliveries.MOST_QUALITY + 1
-      quality = int(rng.integers(*ends))
-      images = [deliveries.jpeg(x, (quality,)) for x in images]
+    images = compressed(images, self._compressed, rng)
     masks = [np.where(altered[place], x, 0) for x in (UNALTERED, ALTERED)]
     return {
       "image": np.stack(images)[..., None],

@@ -65,6 +65,7 @@ def generator(config: contracts.Config, name: str) -> contracts.Config:
   changes, place = dict(config.generators[name]), f"generators.{name}"
   if "config" not in changes:
     raise errors.ConfigError(f"{place}.config is missing: expected a file")
-  base = configuration.load(configuration.find(changes.pop("config")))
+  file = configuration.find(changes.pop("config"), f"{place}.config")
+  base = configuration.load(file)
   base = configuration.changed(base, {"data": config.data.to_dict()}, "")
   return configuration.changed(base, changes, place)

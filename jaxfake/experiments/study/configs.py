@@ -30,13 +30,17 @@ def generators(config: contracts.Config) -> list[str]:
 
 def generator(config: contracts.Config, name: str) -> contracts.Config:
   """The configuration of one of `config.generators`: some fields changed of
-  `config.generator`, or of its own family's where it names another task."""
+  `config.generator`, or of its own file's where it names one as `config`, or of
+  its own family's where it names another `task`. Raises ConfigError."""
   changes, place = config.generators[name], f"generators.{name}"
   base = config.generator
-  if isinstance(changes, ml_collections.ConfigDict) and "task" in changes:
-    base = configuration.reference(
-      f"{place}.task", config.generators[name].task
-    )
+  group = isinstance(changes, ml_collections.ConfigDict)
+  if group and "config" in changes:
+    changes = dict(changes)
+    file = configuration.find(changes.pop("config"), f"{place}.config")
+    base = configuration.load(file)
+  elif group and "task" in changes:
+    base = configuration.reference(f"{place}.task", changes.task)
   return configuration.changed(with_data(base, config), changes, place)
 
 

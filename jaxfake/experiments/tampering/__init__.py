@@ -1,18 +1,21 @@
-"""How well altered regions are found: by their noise, without learning, and by
-networks that learnt from masks, of this method or only of the others.
+"""How well altered regions are found: by their noise, without learning, by a
+network that learnt from originals alone, and by networks that learnt from
+masks, of this method or only of the others.
 
 Each of the test originals is altered by every method in turn, at one of
 several sizes, with and without noise touched up, and delivered in several ways.
 A map of missing noise (classifiers/inconsistency) then says where, and so do
-maps of localizers (classifiers/localizer). Beside them stand the originals
+maps of a reconstruction (classifiers/reconstruction) and of localizers
+(classifiers/localizer). Beside them stand the originals
 themselves, scored as if they were altered at the same places: lungs have more
 detail than the rest of a picture, so chance is not an AUC of .5.
 
 report.html, report.md, pictures/   to read
 cells.csv                           every picture's figures
 result.json                         all figures, and the audit for leaks
-runs/                               the localizers; half-0 and half-1 learnt of
-                                    others' pictures (centres)
+runs/                               reconstruction, and the localizers; half-0
+                                    and half-1 learnt of others' pictures
+                                    (centres)
 rows.jsonl                          what is done so far: not done again by the
                                     same command after an interruption
 """
@@ -86,9 +89,12 @@ def run(config: contracts.Config, path: pathlib.Path, train: Callable) -> int:
       return code
     if code := halves.train(config, path):
       return code
-    noise, trained = maps.noise(config), maps.trained(config, path)
+    plain, trained = (
+      maps.without_masks(config, path),
+      maps.trained(config, path),
+    )
     # Localizers have settled their thresholds on validation themselves.
-    shown = {"val": [noise], "test": [noise, *trained]}
+    shown = {"val": plain, "test": [*plain, *trained]}
     rows = scored(config, parts, shown, path / "rows.jsonl")
     outcome = figures.figures(config, rows)
     outcome["audit"] = figures.audit(config, dataset)

@@ -13,18 +13,18 @@ from jaxfake.experiments.tampering.ways import NONE, names, ways
 
 def figures(config: contracts.Config, rows: list[dict]) -> dict:
   """Figures of test pictures by map, way and delivery, and by map, way and
-  size; and validation's threshold of the noise map: localizers' are of their
-  own runs."""
+  size; and validation's thresholds of the maps that it was shown: localizers'
+  are of their own runs."""
   first = names(config)[0]
-  known = [
-    x
-    for x in of(rows, split="val", delivery=first, map=maps.NOISE)
-    if x["way"] != NONE
-  ]
-  noise = localization.best(known)
+  known = of(rows, split="val", delivery=first)
+  altered = [x for x in known if x["way"] != NONE]
+  best = {
+    name: localization.best(of(altered, map=name))
+    for name in dict.fromkeys(x["map"] for x in altered)
+  }
   test = of(rows, split="test")
   outcome = {
-    "threshold": float(maps.THRESHOLDS[noise]),
+    "thresholds": {k: float(maps.THRESHOLDS[i]) for k, i in best.items()},
     "ways": [],
     "sizes": [],
   }
@@ -37,7 +37,7 @@ def figures(config: contracts.Config, rows: list[dict]) -> dict:
     if values["way"] != NONE:  # By the same localizer.
       left_out = those[0]["left_out"]
       reals = of(test, **values | {"way": NONE, "left_out": left_out})
-    chosen = noise if values["map"] == maps.NOISE else 0
+    chosen = best.get(values["map"], 0)
     outcome[table].append(values | localization.summary(those, chosen, reals))
 
   for name in dict.fromkeys(x["map"] for x in test):

@@ -1,5 +1,6 @@
-"""The maps that are compared: of missing noise, and those of localizers, of
-which some did not learn one of the methods."""
+"""The maps that are compared: of missing noise, of a network that learnt from
+originals alone, and those of localizers, of which some did not learn one of the
+methods."""
 
 from collections.abc import Callable
 import pathlib
@@ -8,16 +9,18 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxfake import contracts, errors
-from jaxfake.classifiers import inconsistency, localizer
+from jaxfake.classifiers import inconsistency, localizer, reconstruction
 from jaxfake.data import pipeline, tampered
 from jaxfake.evaluation import localization
 from jaxfake.experiments import jobs
 from jaxfake.experiments.tampering.ways import Way
+from jaxfake.training import loop
 
 NOISE, TRAINED, LEFT_OUT = "noise", "trained", "left out"
+RECONSTRUCTION = "reconstruction"
 HALF = "other half"  # Of others' pictures: see halves.py.
 ALL = "none"  # What is left out of a localizer that learns every method.
-THRESHOLDS = np.arange(0, 10, 0.25)  # Of missing noise.
+THRESHOLDS = np.arange(0, 10, 0.25)  # Of maps that need no masks.
 AT_ONE = np.array([1.0])  # A localizer's own map is at 1 at its threshold.
 
 
@@ -66,6 +69,19 @@ def check(config: contracts.Config) -> None:
   for name in names(config):
     errors.check_choice("left_out", name, (ALL, *methods))
     localizer.check(learning(config, name))
+  if config.reconstruct:
+    c = reconstructing(config)
+    reconstruction.check(c)
+    loop.check(c)
+
+
+def reconstructing(config: contracts.Config) -> contracts.Config:
+  """The configuration of the network that learns from originals alone."""
+  c = config.reconstruction.copy_and_resolve_references().unlock()
+  c.seed = config.seed
+  c.data = config.data.copy_and_resolve_references().unlock()
+  c.data.name, c.data.fit = config.data.tampered.real, pipeline.NATIVE
+  return c.lock()
 
 
 def learning(config: contracts.Config, left_out: str) -> contracts.Config:
@@ -91,19 +107,36 @@ def folder(path: pathlib.Path, left_out: str) -> pathlib.Path:
   return path / "runs" / name.replace(" ", "-")
 
 
+def originals(path: pathlib.Path) -> pathlib.Path:
+  """Of the run that learns from originals alone."""
+  return path / "runs" / RECONSTRUCTION
+
+
 def train(config: contracts.Config, path: pathlib.Path, train: Callable) -> int:
-  """Trains what localizers are left; returns an exit code."""
+  """Trains what networks are left; returns an exit code."""
+  runs = {
+    f"localizer {folder(path, name).name}": (
+      learning(config, name),
+      folder(path, name),
+    )
+    for name in names(config)
+  }
+  if config.reconstruct:
+    mine = reconstructing(config), originals(path)
+    runs = {RECONSTRUCTION: mine} | runs
   return jobs.chain(
-    [
-      jobs.of_run(
-        f"localizer {folder(path, name).name}",
-        learning(config, name),
-        folder(path, name),
-        train,
-      )
-      for name in names(config)
-    ]
+    [jobs.of_run(name, c, at, train) for name, (c, at) in runs.items()]
   )
+
+
+def without_masks(config: contracts.Config, path: pathlib.Path) -> list[Map]:
+  """The maps that learnt of no altered picture: of missing noise, and of a
+  network. Validation chooses their thresholds."""
+  found = [noise(config)]
+  if config.reconstruct:
+    of = reconstruction.load(originals(path)).evidence
+    found.append(Map(RECONSTRUCTION, "", of, THRESHOLDS, localization.top))
+  return found
 
 
 def trained(config: contracts.Config, path: pathlib.Path) -> list[Map]:

@@ -39,16 +39,19 @@ def write(
   )
   the_maps = (
     f"{maps.NOISE}: where noise is lacking by the picture's own rule; nothing"
-    f" is learnt. {maps.TRAINED}: of a localizer that learnt every method."
+    f" is learnt. {maps.RECONSTRUCTION}: where a picture is unlike what a"
+    " network that learnt from originals alone says of it by its surroundings."
+    f" {maps.TRAINED}: of a localizer that learnt every method."
     f" {maps.LEFT_OUT}: of one that learnt every method but this."
   )
+  settled = ", ".join(f"{k} {x:g}" for k, x in result["thresholds"].items())
   reading_it = (
     "AUC of pixels: inside the mask against outside, within a picture; mean"
     " over pictures. IoU: of the map above a threshold that validation chose by"
-    f" the mean IoU of the ways that the map knows; of {maps.NOISE} it is"
-    f" {result['threshold']:g}. Peak in mask: of the map's maximum; chance is"
-    " the mask's share of the picture. AUC of pictures: against the untampered"
-    f" ones, by the peak of {maps.NOISE} and the mean of the highest"
+    f" the mean IoU of the ways that the map knows ({settled}). Peak in"
+    " mask: of the map's maximum; chance is the mask's share of the picture."
+    " AUC of pictures: against the untampered ones, by the peak of"
+    f" {maps.NOISE} and the mean of the highest"
     f" {localization.TOP:.1%} of the others. Intervals are 95 %, over patients."
     f" The row {NONE} has the same masks laid over pictures in which nothing"
     " was altered: what a method adds is its difference to that row."
@@ -145,8 +148,8 @@ def examples(
     strip.append(overlay.outlined(changed, mask))
     for drawn in drawable(shown):
       heatmap = drawn.of(changed)
-      if drawn.name == maps.NOISE:
-        heatmap = heatmap / max(result["threshold"], 0.25)
+      if drawn.name in result["thresholds"]:
+        heatmap = heatmap / max(result["thresholds"][drawn.name], 0.25)
       strip.append(overlay.overlay(changed, heatmap))
     picture = np.concatenate([overlay.zoomed(x, mask) for x in strip], 1)
     name = f"{way}, {here.mm:g} mm".replace(",", "").replace(" ", "-")
