@@ -5,8 +5,9 @@ import os
 import pathlib
 import tempfile
 
-from jaxfake.runtime import processes
 import pytest
+
+from jaxfake.runtime import processes
 
 # A worker holds millions of objects that stay.
 gc.set_threshold(*processes.GARBAGE)

@@ -1,11 +1,9 @@
 """What families that learn step by step must do, each by its `:tiny` run."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 
+import forked
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,7 +21,8 @@ FAMILIES = (
 )
 # The class, where they are asked to be.
 TOLD = set(FAMILIES) - {"cyclegan", "diffusion_inpainter", "inpainter"}
-# Runs main, but dies at step 3; or measures nothing, and samples of another.
+# Runs main, but dies at step 3; or has four devices, measures nothing, and
+# samples of another run.
 KILLED = """
 import os, signal, sys
 from jaxfake import main
@@ -38,11 +37,13 @@ sys.exit(main.main(sys.argv))
 """
 BOTH = """
 import sys
+import jax
 import numpy as np
 from jaxfake import main, sample
 from jaxfake.generators import measure
 measure.Measures.evaluate = lambda *_: {"images": 8.0}
 measure.Measures.preview = lambda *_: {"preview": np.zeros((8, 8), np.uint8)}
+jax.config.update("jax_num_cpu_devices", 4)
 trained, out, *flags = sys.argv[1:]
 code = main.main(["", *flags])
 argv = f"--workdir={trained} --out={out} --count=6 --batch=4".split()
@@ -54,16 +55,6 @@ def flags(family, path, *more):
   config = f"--config={ROOT}/configs/{family}.py:tiny"
   told = ["--config.model.conditional=True"] * (family in TOLD)
   return [config, *told, f"--workdir={path}", *more]
-
-
-def apart(code, *argv, **env):
-  return subprocess.run(
-    [sys.executable, "-c", code, *map(str, argv)],
-    capture_output=True,
-    text=True,
-    env=os.environ | env,
-    timeout=900,
-  )
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -117,7 +108,7 @@ def test_it_is_measured_and_shown(run):
 
 def test_kill_9_ends_bit_equal(family, run, tmp_path):
   path = tmp_path / "run"
-  done = apart(KILLED, *flags(family, path))
+  done = forked.code(KILLED, *flags(family, path))
   assert done.returncode == -signal.SIGKILL, done.stderr
   assert main.main(["", *flags(family, path)]) == 0
   assert result(path)["state_sha256"] == result(run)["state_sha256"]
@@ -126,7 +117,7 @@ def test_kill_9_ends_bit_equal(family, run, tmp_path):
 def test_four_devices_agree(family, run, fakes, tmp_path):
   path, out = tmp_path / "run", tmp_path / "out"
   two = flags(family, path, "--config.total_steps=2")
-  done = apart(BOTH, run, out, *two, JAX_NUM_CPU_DEVICES="4")
+  done = forked.code(BOTH, run, out, *two)
   assert done.returncode == 0, done.stderr
   assert "4 device(s)" in done.stdout
   one, four = metrics(run)[0], metrics(path)[0]
