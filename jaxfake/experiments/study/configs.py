@@ -37,10 +37,10 @@ def generator(config: contracts.Config, name: str) -> contracts.Config:
   group = isinstance(changes, ml_collections.ConfigDict)
   if group and "config" in changes:
     changes = dict(changes)
-    file = configuration.find(changes.pop("config"), f"{place}.config")
+    file = configuration.find(str(changes.pop("config")), f"{place}.config")
     base = configuration.load(file)
   elif group and "task" in changes:
-    base = configuration.reference(f"{place}.task", changes.task)
+    base = configuration.reference(f"{place}.task", str(changes["task"]))
   return configuration.changed(with_data(base, config), changes, place)
 
 
