@@ -14,6 +14,18 @@ from jaxfake.experiments.tampering import centres, maps
 from jaxfake.experiments.tampering.maps import Map
 from jaxfake.experiments.tampering.ways import NONE, names, place, ways
 
+WHAT = {
+  maps.NOISE: (
+    "where noise is lacking by the picture's own rule; nothing is learnt"
+  ),
+  maps.RECONSTRUCTION: (
+    "where a picture is unlike what a network that learnt from originals alone"
+    " says of it by its surroundings"
+  ),
+  maps.TRAINED: "of a localizer that learnt every method",
+  maps.LEFT_OUT: "of a localizer that learnt every method but this",
+}
+
 
 def write(
   config: contracts.Config,
@@ -37,13 +49,8 @@ def write(
     + " mm wide in turn where the picture's shorter side counts as"
     f" {scene.FIELD_CM} cm. {whose.overlap(dataset)}."
   )
-  the_maps = (
-    f"{maps.NOISE}: where noise is lacking by the picture's own rule; nothing"
-    f" is learnt. {maps.RECONSTRUCTION}: where a picture is unlike what a"
-    " network that learnt from originals alone says of it by its surroundings."
-    f" {maps.TRAINED}: of a localizer that learnt every method."
-    f" {maps.LEFT_OUT}: of one that learnt every method but this."
-  )
+  named = dict.fromkeys(row["map"] for row in as_it_is)
+  the_maps = " ".join(f"{name}: {WHAT[name]}." for name in named)
   settled = ", ".join(f"{k} {x:g}" for k, x in result["thresholds"].items())
   reading_it = (
     "AUC of pixels: inside the mask against outside, within a picture; mean"
@@ -64,7 +71,7 @@ def write(
     report.Heading("By method, as it is"),
     gist,
   ]
-  for name in dict.fromkeys(row["map"] for row in as_it_is):
+  for name in named:
     own = of(as_it_is, map=name)
     parts += [
       report.Heading(f"By method, as it is: {name}"),
