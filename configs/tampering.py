@@ -36,6 +36,8 @@ def get_config(arg=""):
   # As deliveries.DELIVERIES names them, by commas. What is touched up takes the
   # first alone.
   c.deliveries = "as it is,JPEG 90,JPEG 75,resize 0.5"
+  if not tiny:
+    c.deliveries += ",window"
   # A localizer is trained for each of these, by commas: without that method,
   # such as `inject nodule`, and `none` on all. "": no localizer.
   c.left_out = "none,remove harmonic"
