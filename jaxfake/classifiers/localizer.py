@@ -57,6 +57,15 @@ class State(struct.PyTreeNode):
   batch_stats: Any
   opt: Any
 
+  @classmethod
+  def first(
+    cls, seed: int, start: Mapping, opt: optax.GradientTransformation
+  ) -> "State":
+    """Before any step, of a network's first variables."""
+    params, stats = start["params"], start["batch_stats"]
+    step = jnp.zeros((), jnp.int32)
+    return cls(step, jnp.uint32(seed), params, stats, opt.init(params))
+
 
 def check(config: contracts.Config) -> None:
   """Raises ConfigError for values no run could use."""
@@ -205,13 +214,7 @@ class Learning:
   def init(self, key: jax.Array) -> State:
     x = jnp.zeros((1, self._config.window, self._config.window, 1))
     start = self._net.init(key, x, train=False)
-    return State(
-      jnp.zeros((), jnp.int32),
-      jnp.uint32(self._config.seed),
-      start["params"],
-      start["batch_stats"],
-      self._opt.init(start["params"]),
-    )
+    return State.first(self._config.seed, start, self._opt)
 
   def step(
     self, state: State, batch: Mapping[str, jax.Array]

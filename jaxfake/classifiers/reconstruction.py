@@ -13,15 +13,8 @@ A whole picture is then looked at as often as it takes to hide every pixel once.
 What counts is how large the errors about a pixel are beside what was said of
 them: their mean size, which tells one Laplace distribution from another. Its
 logarithm is taken less its median over the picture and over its median absolute
-deviation. What is filled smoothly errs less than said, what does not belong
-more, and edges and letters of originals much more: so a map's evidence is how
-rare a value is, on its own side, among the pixels of validation's originals.
-
-Thresholds are validation's, of originals too. A picture's score, the mean of
-the highest 0.5 % of its map, is ranked among theirs: p_fake is the share of
-them that look less altered, as conformal prediction counts it (Vovk, Gammerman
-and Shafer, 2005, doi:10.1007/b106715). So at most 1 % of originals like them
-are called fake; of what is altered, nothing is known.
+deviation. What that is worth, validation's originals say (rarity.py): at most
+1 % of originals like them are called fake; of what is altered nothing is known.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -34,24 +27,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from scipy import ndimage
 
 from jaxfake import configuration, contracts, errors
 from jaxfake import data as datasets
 from jaxfake.classifiers import (
   detector,
-  inconsistency,
   localizer,
   neural,
   overlay,
   picture_maps,
+  rarity,
 )
 from jaxfake.classifiers.localizer import State, variables
 from jaxfake.data import matching, pipeline, sources, work
 from jaxfake.data import patients as whose
 from jaxfake.data.tampered import windows
 from jaxfake.evaluation import localization
-from jaxfake.evaluation.verdicts import VERDICTS, verdicts
+from jaxfake.evaluation.verdicts import VERDICTS
 from jaxfake.models import reconstruction as models
 from jaxfake.nn import layers
 from jaxfake.runtime import disk, xla
@@ -60,13 +52,6 @@ from jaxfake.training.task import Task, schedule
 
 CONFIG = "reconstruction.py"
 FITS = (pipeline.NATIVE,)
-REAL_AT_MOST, FAKE_AT_LEAST = 0.9, 0.99  # Of p_fake.
-# Minus the decimal logarithms of the shares of pixels beyond which a side's
-# values are kept; rarer ones are told by the last two.
-RARE = np.arange(0.5, 4.5, 0.5)
-# Evidence from which on a pixel is drawn as altered: one of 200 of originals'
-# pixels is. A map is drawn from so much below it.
-THRESHOLD, FADE = -np.log10(0.005), 1.0
 # Pixels: what is larger is mapped by several, all ways to hide squares at once.
 TILE = 512
 PERIODS = 2, 3, 4
@@ -152,21 +137,6 @@ def mapped(
   return picture_maps.mapped(score, picture, tile, reach)
 
 
-def unusual(off: np.ndarray, gray: np.ndarray, square: int) -> np.ndarray:
-  """float32 (h, w) of a picture's errors (h, w), in deviations: how much larger
-  they are about each pixel than usual, or smaller, below 0. It is 0 where the
-  picture is saturated, and less than a square from its border, where a hidden
-  square has surroundings on fewer sides."""
-  size = ndimage.uniform_filter(np.abs(off), square)
-  # A quarter of a deviation counts as none: black is told without any error.
-  energy = np.log(np.maximum(size, 0) + 0.25)
-  found = inconsistency.standardised(energy, gray, square)
-  inner = tuple(slice(square, max(n - square, square)) for n in gray.shape)
-  shown = np.zeros_like(found)
-  shown[inner] = found[inner]
-  return shown
-
-
 def likelihood(
   gray: jax.Array, which: jax.Array, mean: jax.Array, deviation: jax.Array
 ) -> jax.Array:
@@ -244,13 +214,7 @@ class Learning:
 
   def init(self, key: jax.Array) -> State:
     start = begun(self._config, key)
-    return State(
-      jnp.zeros((), jnp.int32),
-      jnp.uint32(self._config.seed),
-      start["params"],
-      start["batch_stats"],
-      self._opt.init(start["params"]),
-    )
+    return State.first(self._config.seed, start, self._opt)
 
   def step(
     self, state: State, batch: Mapping[str, jax.Array]
@@ -310,59 +274,6 @@ class Learning:
     return {"preview": np.concatenate(columns, 1).astype(np.uint8)}
 
 
-@dataclasses.dataclass(frozen=True)
-class Rule:
-  """From what is unusual to a map, from a map's score to its rank and a
-  verdict."""
-
-  # Of validation's pixels, values of `unusual` beyond which RARE of them lie:
-  # minus those at the lower end, and those at the upper.
-  low: Sequence[float]
-  high: Sequence[float]
-  scores: Sequence[float] = ()  # Of validation's originals, rising.
-  real_at_most: float = REAL_AT_MOST
-  fake_at_least: float = FAKE_AT_LEAST
-
-  def evidence(self, unusual: np.ndarray) -> np.ndarray:
-    """float32 (h, w) of `unusual` alike: minus the decimal logarithm of the
-    share of originals' pixels that are so unusual, 0 for most."""
-    sides = rarity(-unusual, self.low), rarity(unusual, self.high)
-    rare = np.maximum(*sides) - np.log10(2)  # One side or the other.
-    return np.maximum(rare, 0).astype(np.float32)
-
-  def shown(self, evidence: np.ndarray) -> np.ndarray:
-    """Evidence as a map to draw: 1 at THRESHOLD, 0 at FADE below it."""
-    return (evidence - THRESHOLD) / FADE + 1
-
-  def rank(self, score: Sequence[float] | np.ndarray) -> np.ndarray:
-    """The share of validation's originals that look less altered than scores
-    (n,), a picture itself counting as one of them."""
-    return np.searchsorted(self.scores, score) / (len(self.scores) + 1)
-
-  def verdicts(self, rank: np.ndarray) -> list[str]:
-    return verdicts(rank, (self.real_at_most, self.fake_at_least))
-
-
-def rarity(values: np.ndarray, ends: Sequence[float]) -> np.ndarray:
-  """RARE of values, which is at `ends`; beyond the last of these as steep as
-  before it, as an exponential tail is."""
-  far = 100  # Of the last step.
-  step = max(ends[-1] - ends[-2], 1e-3)
-  knots = [*ends, ends[-1] + far * step]
-  rare = [*RARE, RARE[-1] + far * (RARE[-1] - RARE[-2])]
-  return np.interp(values, knots, rare, left=0.0)
-
-
-def settle(maps: list[np.ndarray]) -> Rule:
-  """What validation's maps of the unusual (h, w) say."""
-  pixels = np.concatenate([x[x != 0] for x in maps])
-  share = 10.0**-RARE
-  low, high = np.quantile(pixels, share), np.quantile(pixels, 1 - share)
-  rule = Rule((-low).tolist(), high.tolist())
-  scores = sorted(localization.top(rule.evidence(x)) for x in maps)
-  return dataclasses.replace(rule, scores=scores)
-
-
 def concluded(
   config: contracts.Config,
   splits: pipeline.Splits,
@@ -373,8 +284,8 @@ def concluded(
   del gather  # Pictures have sizes of their own: every host maps all.
   score = functools.partial(xla.jit(scorer(config)), jax.device_get(model))
   parts = {
-    "val": spread(splits.val, config.most_val),
-    "test": spread(splits.test, config.most),
+    "val": sources.spread(splits.val, config.most_val),
+    "test": sources.spread(splits.test, config.most),
   }
   maps, total = {}, sum(map(len, parts.values()))
   with work.shown("pictures mapped", total) as advance:
@@ -383,9 +294,9 @@ def concluded(
       for i in range(len(source)):
         gray = source[i]["image"][..., 0]
         off = mapped(score, config, gray)
-        maps[name].append(unusual(off, gray, config.square))
+        maps[name].append(rarity.unusual(off, gray, config.square))
         advance()
-  rule = settle(maps["val"])
+  rule = rarity.settle(maps["val"])
   maps = {
     name: [rule.evidence(x) for x in found] for name, found in maps.items()
   }
@@ -405,14 +316,8 @@ def concluded(
   }
 
 
-def spread(source: contracts.Items, most: int) -> sources.Subset:
-  """At most so many items, evenly over a source."""
-  every = np.arange(len(source))
-  return sources.Subset(source, matching.evenly(every, min(most, len(every))))
-
-
 def rows_of(
-  rule: Rule, source: contracts.Items, maps: list[np.ndarray]
+  rule: rarity.Rule, source: contracts.Items, maps: list[np.ndarray]
 ) -> list[dict]:
   """Lines of predictions.csv, of some originals and their maps."""
   scores = [localization.top(x) for x in maps]
@@ -432,7 +337,7 @@ def rows_of(
 
 
 def examples(
-  rule: Rule, source: contracts.Items, maps: list[np.ndarray]
+  rule: rarity.Rule, source: contracts.Items, maps: list[np.ndarray]
 ) -> np.ndarray:
   """Some originals, as they are and under their maps: uint8 (h, w, 3)."""
   count, strips = min(picture_maps.EXAMPLES, len(maps)), []
@@ -450,7 +355,7 @@ class Detector:
 
   score: Callable
   config: contracts.Config
-  rule: Rule
+  rule: rarity.Rule
 
   classes = localizer.CLASSES
   canonical = staticmethod(detector.whole)
@@ -459,7 +364,7 @@ class Detector:
     """How unusual a picture uint8 (h, w) is about each pixel: float32
     (h, w)."""
     off = mapped(self.score, self.config, gray)
-    return self.rule.evidence(unusual(off, gray, self.config.square))
+    return self.rule.evidence(rarity.unusual(off, gray, self.config.square))
 
   def judge(self, images: Sequence[np.ndarray]) -> list[dict]:
     """Of uint8 (h, w) each: p_fake, here the share of originals that look less
@@ -504,7 +409,7 @@ def load(path: pathlib.Path) -> Detector:
   like = jax.eval_shape(functools.partial(begun, config), jax.random.key(0))
   model = neural.restored(path, like)
   score = functools.partial(xla.jit(scorer(config)), model)
-  return Detector(score, config, Rule(**result["calibration"]))
+  return Detector(score, config, rarity.Rule(**result["calibration"]))
 
 
 def begun(config: contracts.Config, key: jax.Array) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from jaxfake import contracts
+from jaxfake.data import matching
 
 
 class Rows:
@@ -98,3 +99,9 @@ class Joined:
 
 
 NOTHING = Subset((), ())
+
+
+def spread(source: contracts.Examples, most: int) -> Subset:
+  """At most so many items, evenly over a source."""
+  every = np.arange(len(source))
+  return Subset(source, matching.evenly(every, min(most, len(every))))

@@ -91,15 +91,11 @@ class Measures(measure.Measures):
       rows[here] = matching.evenly(np.flatnonzero(held == k), len(here))
     return sources.Subset(self._held, rows)
 
-  def _some(self, most: int) -> sources.Subset:
-    every = np.arange(len(self._held))
-    some = matching.evenly(every, min(most, len(every)))
-    return sources.Subset(self._held, some)
-
   @functools.cached_property
   def _error_harmonic(self) -> float:
     """Of the smoothest membrane, which learns nothing."""
-    items = [self._some(self._limit)[i] for i in range(self._limit)]
+    some = sources.spread(self._held, self._limit)
+    items = [some[i] for i in range(self._limit)]
     return apart(
       (blending.harmonic(x["image"][..., 0], x["mask"][..., 0] > 0), x)
       for x in items
@@ -109,7 +105,7 @@ class Measures(measure.Measures):
     """Those of measure.Measures, and `region_error`, the mean absolute
     difference in gray levels in held-out regions, beside a harmonic fill's."""
     values = super().evaluate(state, gather)
-    some = self._some(self._limit)
+    some = sources.spread(self._held, self._limit)
     fakes = gather(self._fill(state), some)
     pairs = ((fakes[i, ..., 0], some[i]) for i in range(len(some)))
     return values | {
@@ -121,7 +117,7 @@ class Measures(measure.Measures):
     self, state: contracts.Tree, gather: Callable
   ) -> dict[str, np.ndarray]:
     """Held-out windows, what is seen of them, and filled, a row each."""
-    some = self._some(SHOWN_IMAGES)
+    some = sources.spread(self._held, SHOWN_IMAGES)
     fakes = gather(self._fill(state), some)[..., 0]
     items = [some[i] for i in range(len(some))]
     real, mask = (

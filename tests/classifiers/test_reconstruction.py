@@ -10,7 +10,7 @@ from places import CONFIGS
 import pytest
 
 from jaxfake import configuration, detect, errors, main
-from jaxfake.classifiers import reconstruction
+from jaxfake.classifiers import rarity, reconstruction
 from jaxfake.data.sources import Rows
 from jaxfake.data.tampered import windows
 from jaxfake.evaluation import localization
@@ -141,14 +141,12 @@ def test_what_is_smooth_and_what_is_rough_stand_out():
   rng = np.random.default_rng(0)
   plain = rng.laplace(size=(3, 64, 64)).astype(np.float32)
   gray = rng.integers(1, 255, (64, 64), np.uint8)
-  rule = reconstruction.settle(
-    [reconstruction.unusual(x, gray, 4) for x in plain]
-  )
+  rule = rarity.settle([rarity.unusual(x, gray, 4) for x in plain])
   off = plain[0].copy()
   off[8:24, 8:24] /= 6
   off[40:56, 40:56] *= 6
   gray[:32, 40:] = 255
-  signed = reconstruction.unusual(off, gray, 4)
+  signed = rarity.unusual(off, gray, 4)
   assert signed[12:20, 12:20].max() < 0 < signed[44:52, 44:52].min()
   found = rule.evidence(signed)
   for place in (slice(12, 20), slice(44, 52)):
@@ -225,7 +223,7 @@ def test_detect_draws_its_maps(trained, tmp_path, capsys):
   scores = result(trained)["calibration"]["scores"]
   below = np.sum(np.array(scores) < localization.top(evidence))
   assert said["p_fake"] == below / (len(scores) + 1)
-  above = evidence >= reconstruction.THRESHOLD
+  above = evidence >= rarity.THRESHOLD
   np.testing.assert_array_equal(found.map(gray) >= 1, above)
 
 
@@ -233,7 +231,7 @@ def test_thresholds_are_of_validations_originals():
   rng = np.random.default_rng(0)
   # The upper tail is longer than the lower.
   made = lambda: np.exp(rng.normal(size=(60, 60))) - 1
-  rule = reconstruction.settle([made() for _ in range(199)])
+  rule = rarity.settle([made() for _ in range(199)])
   found = np.concatenate([rule.evidence(made()).ravel() for _ in range(50)])
   for rare in (1, 2, 3):
     share = (found >= rare).mean()
@@ -246,7 +244,7 @@ def test_thresholds_are_of_validations_originals():
   among = rule.rank(np.append(scores + 1e-9, scores[0] - 1))
   said = rule.verdicts(among)
   assert said.count("fake") == 2 and said.count("real") == 181
-  few = reconstruction.settle([made() for _ in range(50)])
+  few = rarity.settle([made() for _ in range(50)])
   assert few.verdicts(few.rank([1e9])) == ["uncertain"]
 
 

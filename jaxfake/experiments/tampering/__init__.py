@@ -27,7 +27,7 @@ import pathlib
 import numpy as np
 
 from jaxfake import contracts, errors
-from jaxfake.data import deliveries, matching, pipeline, sources, tampered, work
+from jaxfake.data import deliveries, pipeline, sources, tampered, work
 from jaxfake.experiments.tampering import (
   centres,
   figures,
@@ -77,8 +77,8 @@ def run(config: contracts.Config, path: pathlib.Path, train: Callable) -> int:
   with workdir.begun(config, path) as (folder, dataset):
     originals = tampered.originals(config.data)
     parts = {
-      "val": spread(originals.source("val"), config.most_val),
-      "test": spread(originals.source("test"), config.most),
+      "val": sources.spread(originals.source("val"), config.most_val),
+      "test": sources.spread(originals.source("test"), config.most),
     }
     if len(whose := set(parts["test"].column("patient"))) < 2:
       raise errors.DataError(
@@ -109,12 +109,6 @@ def run(config: contracts.Config, path: pathlib.Path, train: Callable) -> int:
     text = report.write(config, path, parts["test"], result, shown["test"])
     progress.say(text)
   return 0
-
-
-def spread(source: contracts.Items, most: int) -> sources.Subset:
-  """At most so many items, evenly over a source."""
-  every = np.arange(len(source))
-  return sources.Subset(source, matching.evenly(every, min(most, len(every))))
 
 
 def flat(row: dict) -> dict:
